@@ -1,0 +1,78 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{Conversation, Degradation, EpisodeId, Hit, KbName, Legs, Rewrite, TenantId, Timings};
+
+/// What the caller asked for, apart from the conversation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RequestFacts {
+    /// Knowledge base searched.
+    pub kb_name: KbName,
+    /// Hits wanted.
+    pub top_k: u32,
+    /// Relevance below which hits are left out, 0 to 1.
+    pub score_threshold: f32,
+    /// The asker, where the caller named one; the unit of erasure.
+    pub user_id: Option<String>,
+    /// The conversation, where the caller named one; the unit of splits.
+    pub conversation_id: Option<String>,
+    /// The `x-request-id` of the exchange.
+    pub request_id: String,
+}
+
+/// A hit as an episode remembers it: the text that was shown and every score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpisodeHit {
+    /// Passage id.
+    pub id: String,
+    /// Document id.
+    pub doc_id: String,
+    /// The text as it was returned.
+    pub content: String,
+    /// 1 is the best.
+    pub rank: u32,
+    /// Calibrated similarity, 0 to 1.
+    pub score: f32,
+    /// Calibrated score of the reranker, where it ran.
+    pub reranker_score: Option<f32>,
+    /// Rank and score in each leg.
+    pub legs: Legs,
+}
+
+impl From<&Hit> for EpisodeHit {
+    fn from(hit: &Hit) -> Self {
+        Self {
+            id: hit.passage.id.clone(),
+            doc_id: hit.passage.doc_id.clone(),
+            content: hit.passage.text.clone(),
+            rank: hit.rank,
+            score: hit.score,
+            reranker_score: hit.reranker_score,
+            legs: hit.legs,
+        }
+    }
+}
+
+/// The facts of one answered request. Facts only: rewards are computed from them, again and again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Episode {
+    /// Fresh for every request, also for a replayed one.
+    pub id: EpisodeId,
+    /// Whose episode it is.
+    pub tenant: TenantId,
+    /// Milliseconds since the Unix epoch, UTC.
+    pub created_ms: i64,
+    /// The question and its context, as received.
+    pub conversation: Conversation,
+    /// What else was asked for.
+    pub request: RequestFacts,
+    /// The rewrite with its policy, tokens and log-probabilities.
+    pub rewrite: Rewrite,
+    /// Hash of the rendered prompt's inputs (tenant prompt, template); empty where no prompt was rendered.
+    pub prompt_hash: String,
+    /// What was found.
+    pub hits: Vec<EpisodeHit>,
+    /// Wall time by stage.
+    pub timings: Timings,
+    /// What did not work as meant.
+    pub degraded: Vec<Degradation>,
+}

@@ -1,0 +1,25 @@
+//! Plain data shared by every room of recast: conversations, rewrites, passages, hits, traces, episodes.
+//!
+//! Nothing here does I/O, and nothing here depends on another crate of this workspace.
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")
+)]
+
+mod conversation;
+mod dialogue;
+mod episode;
+mod error;
+mod ids;
+mod passage;
+mod rewrite;
+mod trace;
+
+pub use conversation::{Conversation, Role, Turn, parse_history};
+pub use dialogue::{Dialogue, PassageRecord, QueryType, Relevance, Split};
+pub use episode::{Episode, EpisodeHit, RequestFacts};
+pub use error::ErrorKind;
+pub use ids::{EpisodeId, IdError, KbName, PolicyId, TenantId};
+pub use passage::{Hit, LegRank, Legs, Metadata, Passage};
+pub use rewrite::{Rewrite, RewriteSource, Sampling};
+pub use trace::{Degradation, Timings, Trace};
