@@ -1,0 +1,107 @@
+use crate::layers::Problem;
+use crate::{EmbedderKind, RerankerKind, RewriterKind, Settings, StoreKind};
+
+/// Values that have the right type but make no sense, alone or together.
+pub(crate) fn problems(settings: &Settings) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut check = |ok: bool, key: &str, message: &str| {
+        if !ok {
+            found.push(Problem::new(key, message));
+        }
+    };
+
+    let server = &settings.server;
+    check(server.max_connections > 0, "server.max_connections", "must be at least 1");
+    check(server.header_timeout_ms > 0, "server.header_timeout_ms", "must be at least 1");
+    check(server.body_timeout_ms > 0, "server.body_timeout_ms", "must be at least 1");
+    check(server.body_limit_bytes >= 1024, "server.body_limit_bytes", "must be at least 1024");
+
+    let limits = &settings.limits;
+    check(limits.query_chars > 0, "limits.query_chars", "must be at least 1");
+    check(limits.top_k > 0, "limits.top_k", "must be at least 1");
+
+    let deadlines = &settings.deadlines;
+    check(deadlines.request_ms > 0, "deadlines.request_ms", "must be at least 1");
+    check(deadlines.retrieval_ms > 0, "deadlines.retrieval_ms", "must be at least 1");
+
+    let admission = &settings.admission;
+    check(admission.max_in_flight > 0, "admission.max_in_flight", "must be at least 1");
+    check(admission.tenant_requests_per_second > 0, "admission.tenant_requests_per_second", "must be at least 1");
+    check(admission.tenant_burst > 0, "admission.tenant_burst", "must be at least 1");
+
+    check(settings.tenants.reload_seconds > 0, "tenants.reload_seconds", "must be at least 1");
+
+    let rewriter = &settings.rewriter;
+    check((0.0..=2.0).contains(&rewriter.temperature), "rewriter.temperature", "must be between 0 and 2");
+    check(rewriter.top_p > 0.0 && rewriter.top_p <= 1.0, "rewriter.top_p", "must be above 0 and at most 1");
+    check(rewriter.max_new_tokens > 0, "rewriter.max_new_tokens", "must be at least 1");
+    check(rewriter.queue > 0, "rewriter.queue", "must be at least 1");
+    let remote = &rewriter.remote.url;
+    check(
+        rewriter.kind != RewriterKind::Remote || !remote.is_empty(),
+        "rewriter.remote.url",
+        "is empty, and rewriter.kind is remote: give the service's address, for example http://host:7861",
+    );
+    check(remote.is_empty() || is_http(remote), "rewriter.remote.url", "must start with http:// or https://");
+
+    let retrieval = &settings.retrieval;
+    check(
+        (0.0..=1.0).contains(&retrieval.score_threshold),
+        "retrieval.score_threshold",
+        "must be between 0 and 1: scores read as probabilities",
+    );
+    check(retrieval.candidates_per_leg > 0, "retrieval.candidates_per_leg", "must be at least 1");
+    check(retrieval.top_k > 0 && retrieval.top_k <= limits.top_k, "retrieval.top_k", "must be 1 to limits.top_k");
+    check(retrieval.rrf_k > 0.0, "retrieval.rrf_k", "must be above 0");
+    check(retrieval.chunk_tokens > 0, "retrieval.chunk_tokens", "must be at least 1");
+    check(
+        retrieval.chunk_overlap < retrieval.chunk_tokens,
+        "retrieval.chunk_overlap",
+        "must be smaller than retrieval.chunk_tokens",
+    );
+    check(retrieval.flush_seconds > 0, "retrieval.flush_seconds", "must be at least 1");
+    check(
+        retrieval.store != StoreKind::Qdrant || is_http(&retrieval.qdrant.url),
+        "retrieval.qdrant.url",
+        "must start with http:// or https://",
+    );
+
+    let embedder = &settings.embedder;
+    check(embedder.batch > 0, "embedder.batch", "must be at least 1");
+    check(
+        embedder.kind == EmbedderKind::None || !embedder.model.is_empty(),
+        "embedder.model",
+        "is empty: name a model, or set embedder.kind = \"none\"",
+    );
+    check(
+        embedder.kind != EmbedderKind::Openai || is_http(&embedder.url),
+        "embedder.url",
+        "must start with http:// or https:// when embedder.kind is openai",
+    );
+    check(
+        embedder.kind != EmbedderKind::Openai || embedder.dimension > 0,
+        "embedder.dimension",
+        "must be given when embedder.kind is openai",
+    );
+
+    let reranker = &settings.reranker;
+    check(reranker.batch > 0, "reranker.batch", "must be at least 1");
+    check(
+        !matches!(reranker.kind, RerankerKind::Local | RerankerKind::Fastembed) || !reranker.model.is_empty(),
+        "reranker.model",
+        "is empty: name a model, or set reranker.kind = \"none\"",
+    );
+    check(
+        reranker.kind != RerankerKind::Http || is_http(&reranker.url),
+        "reranker.url",
+        "must start with http:// or https:// when reranker.kind is http",
+    );
+
+    check(settings.episodes.batch_max > 0, "episodes.batch_max", "must be at least 1");
+    check(settings.episodes.max_bytes >= 1 << 20, "episodes.max_bytes", "must be at least 1048576");
+    found
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
+}

@@ -1,0 +1,326 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+/// Everything that can be set. The meaning, unit and default of each key stand in `profiles/default.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each section is documented at its type")]
+pub struct Settings {
+    pub server: ServerSettings,
+    pub limits: LimitSettings,
+    pub deadlines: DeadlineSettings,
+    pub admission: AdmissionSettings,
+    pub tenants: TenantSettings,
+    pub state: StateSettings,
+    pub rewriter: RewriterSettings,
+    pub retrieval: RetrievalSettings,
+    pub embedder: EmbedderSettings,
+    pub reranker: RerankerSettings,
+    pub onnxruntime: OnnxSettings,
+    pub episodes: EpisodeSettings,
+    pub telemetry: TelemetrySettings,
+}
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($field:ident : $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(missing_docs, reason = "each key is documented in profiles/default.toml")]
+        pub struct $name { $(pub $field: $type),* }
+    };
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$vdoc])* $variant),* }
+    };
+}
+
+section!(
+    /// The HTTP listener.
+    ServerSettings {
+        listen: SocketAddr,
+        max_connections: usize,
+        header_timeout_ms: u64,
+        body_timeout_ms: u64,
+        drain_seconds: u64,
+        body_limit_bytes: usize,
+    }
+);
+section!(
+    /// Bounds of one request; lengths are in characters.
+    LimitSettings {
+        query_chars: usize,
+        rewritten_query_chars: usize,
+        context_chars: usize,
+        history_turns: usize,
+        history_chars: usize,
+        top_k: u32,
+        filters: usize,
+    }
+);
+section!(
+    /// How long each stage may take, in milliseconds.
+    DeadlineSettings { request_ms: u64, rewrite_ms: u64, remote_rewrite_ms: u64, retrieval_ms: u64, rerank_ms: u64 }
+);
+section!(
+    /// Who gets in when, and for how long replies are kept for repeated idempotency keys.
+    AdmissionSettings {
+        max_in_flight: usize,
+        tenant_requests_per_second: u32,
+        tenant_burst: u32,
+        idempotency_entries: u64,
+        idempotency_seconds: u64,
+    }
+);
+section!(
+    /// Where tenants are described.
+    TenantSettings { dir: PathBuf, reload_seconds: u64 }
+);
+section!(
+    /// Where state lives.
+    StateSettings { dir: PathBuf }
+);
+section!(
+    /// The local rewriter.
+    RewriterSettings {
+        kind: RewriterKind,
+        model: PathBuf,
+        adapter: PathBuf,
+        device: Device,
+        quantization: Quantization,
+        temperature: f64,
+        top_p: f64,
+        max_new_tokens: usize,
+        queue: usize,
+        memory_limit_mib: u64,
+        cache_entries: u64,
+        cache_seconds: u64,
+        remote: RemoteRewriterSettings,
+    }
+);
+section!(
+    /// The 32B rewrite service.
+    RemoteRewriterSettings { url: String, api_key: SecretString, timeout_ms: u64, response_bytes: usize }
+);
+section!(
+    /// Search and ranking.
+    RetrievalSettings {
+        store: StoreKind,
+        collection: String,
+        tuning: PathBuf,
+        candidates_per_leg: usize,
+        reranked: usize,
+        top_k: u32,
+        score_threshold: f32,
+        rrf_k: f32,
+        expansion_weight: f32,
+        chunk_tokens: usize,
+        chunk_overlap: usize,
+        flush_seconds: u64,
+        qdrant: QdrantSettings,
+    }
+);
+section!(
+    /// A Qdrant server or cluster.
+    QdrantSettings {
+        url: String,
+        api_key: SecretString,
+        timeout_ms: u64,
+        shard_number: u32,
+        replication_factor: u32,
+        write_consistency_factor: u32,
+    }
+);
+section!(
+    /// The one model that embeds queries and passages.
+    EmbedderSettings {
+        kind: EmbedderKind,
+        model: String,
+        url: String,
+        api_key: SecretString,
+        dimension: usize,
+        query_prefix: String,
+        passage_prefix: String,
+        batch: usize,
+        timeout_ms: u64,
+        cache_entries: u64,
+    }
+);
+section!(
+    /// The model that orders the first hits.
+    RerankerSettings {
+        kind: RerankerKind,
+        model: String,
+        url: String,
+        api_key: SecretString,
+        batch: usize,
+        cache_entries: u64,
+    }
+);
+section!(
+    /// The runtime that fastembed loads.
+    OnnxSettings { library: PathBuf }
+);
+section!(
+    /// The episode store.
+    EpisodeSettings {
+        durability: Durability,
+        batch_max: usize,
+        retention_days: u32,
+        max_bytes: u64,
+        low_water_bytes: u64,
+    }
+);
+section!(
+    /// Logs and traces.
+    TelemetrySettings { log: String, log_format: LogFormat, otlp_endpoint: String }
+);
+
+choice!(
+    /// Who rewrites.
+    RewriterKind {
+        /// The model in `rewriter.model`, in process.
+        Local,
+        /// The service at `rewriter.remote.url`.
+        Remote,
+        /// Nobody: the user's query is searched.
+        PassThrough,
+    }
+);
+choice!(
+    /// Where the local rewriter computes.
+    Device {
+        /// In f32 on the processor.
+        Cpu,
+        /// In bf16 on the first GPU; needs a build with the feature `cuda`.
+        Cuda,
+    }
+);
+choice!(
+    /// Weight format after loading.
+    Quantization {
+        /// As stored.
+        None,
+        /// 4 bits, k-quants.
+        Q4k,
+        /// 6 bits, k-quants.
+        Q6k,
+        /// 8 bits.
+        #[serde(rename = "q8_0")]
+        Q8_0,
+    }
+);
+choice!(
+    /// Which engine keeps the vectors.
+    StoreKind {
+        /// In process, in `state.dir`.
+        Embedded,
+        /// A server or cluster.
+        Qdrant,
+    }
+);
+choice!(
+    /// Who embeds.
+    EmbedderKind {
+        /// A model folder, in process.
+        Local,
+        /// An ONNX folder or a hub name, by onnxruntime.
+        Fastembed,
+        /// A service with the embeddings route of OpenAI.
+        Openai,
+        /// Nobody: lexical search only.
+        None,
+    }
+);
+choice!(
+    /// Who reranks.
+    RerankerKind {
+        /// A model folder, in process.
+        Local,
+        /// An ONNX folder or a hub name, by onnxruntime.
+        Fastembed,
+        /// A service with the rerank route of Cohere and Jina.
+        Http,
+        /// Nobody: the fused order stands.
+        None,
+    }
+);
+choice!(
+    /// What a reply promises of its episode.
+    Durability {
+        /// The episode is on disk before the reply leaves.
+        Strict,
+        /// The last 20 ms may be lost in a crash.
+        Group,
+    }
+);
+choice!(
+    /// How log lines look.
+    LogFormat {
+        /// For people.
+        Text,
+        /// One JSON object a line.
+        Json,
+    }
+);
+
+impl Settings {
+    /// The folder of the embedded vector store.
+    #[must_use]
+    pub fn store_dir(&self) -> PathBuf {
+        self.state.dir.join("store")
+    }
+
+    /// The episode database.
+    #[must_use]
+    pub fn episodes_file(&self) -> PathBuf {
+        self.state.dir.join("episodes.sqlite")
+    }
+
+    /// The API key file.
+    #[must_use]
+    pub fn keys_file(&self) -> PathBuf {
+        self.state.dir.join("keys.json")
+    }
+}
+
+impl DeadlineSettings {
+    /// The bound of a whole request.
+    #[must_use]
+    pub fn request(&self) -> Duration {
+        Duration::from_millis(self.request_ms)
+    }
+
+    /// The bound of the local rewriter.
+    #[must_use]
+    pub fn rewrite(&self) -> Duration {
+        Duration::from_millis(self.rewrite_ms)
+    }
+
+    /// The bound of the 32B service as stand-in.
+    #[must_use]
+    pub fn remote_rewrite(&self) -> Duration {
+        Duration::from_millis(self.remote_rewrite_ms)
+    }
+
+    /// The bound of retrieval.
+    #[must_use]
+    pub fn retrieval(&self) -> Duration {
+        Duration::from_millis(self.retrieval_ms)
+    }
+
+    /// The bound of reranking.
+    #[must_use]
+    pub fn rerank(&self) -> Duration {
+        Duration::from_millis(self.rerank_ms)
+    }
+}
