@@ -1,5 +1,10 @@
 //! The integration tests: the real binary, the real server, the real stores, as a user would run them.
-#![expect(missing_docs, clippy::print_stdout, reason = "a test binary has no public items, and prints why it skips")]
+#![expect(clippy::print_stdout, reason = "a test prints what it measured, and why it skips")]
 
+mod crash;
 mod crate_graph;
+mod faults;
+mod hostile;
+mod isolation;
+mod rag;
 mod support;

@@ -83,7 +83,7 @@ section!(
 );
 section!(
     /// Where tenants are described.
-    TenantSettings { dir: PathBuf, reload_seconds: u64 }
+    TenantSettings { dir: PathBuf, seed: bool, reload_seconds: u64 }
 );
 section!(
     /// Where state lives.

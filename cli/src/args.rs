@@ -1,0 +1,336 @@
+//! The command line, as clap reads it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A query-rewrite RAG gateway that learns online.
+#[derive(Debug, Parser)]
+#[command(name = "recast", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway
+    Serve(ServeArgs),
+    /// Put files into a knowledge base; unchanged documents cost nothing
+    Ingest(IngestArgs),
+    /// List or delete documents of a knowledge base
+    Documents(DocumentsArgs),
+    /// Create, rotate, revoke and list API keys
+    Keys(KeysArgs),
+    /// List or show episodes; works beside a running gateway
+    Episodes(EpisodesArgs),
+    /// Measure retrieval for raw queries, rewrites and gold rewrites
+    Eval(EvalArgs),
+    /// Fit fusion weights and score calibration on the validation split
+    Tune(TuneArgs),
+    /// Train the tokenizer, rewriter, embedder and reranker
+    Train(TrainArgs),
+    /// Add a tenant from a folder
+    Tenant(TenantArgs),
+    /// Check the configuration and print it, secrets masked
+    Config(ConfigArgs),
+    /// Copy the episode store to a file while the gateway runs
+    Backup(BackupArgs),
+    /// Put a backup in the place of the episode store
+    Restore(RestoreArgs),
+    /// Look for trouble in the state folder
+    Doctor(DoctorArgs),
+}
+
+/// Where the settings come from.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// A shipped profile (demo, production) or a TOML file
+    #[arg(long, default_value = "demo", env = "RECAST_CONFIG")]
+    pub config: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct IngestArgs {
+    /// Files or folders: .md, .txt, .jsonl, .csv
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Whose knowledge base
+    #[arg(long)]
+    pub tenant: String,
+    /// Which knowledge base
+    #[arg(long, default_value = "default")]
+    pub kb: String,
+    #[command(flatten)]
+    pub remote: Remote,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// A running gateway to talk to instead of opening the store.
+#[derive(Debug, Clone, Args)]
+pub struct Remote {
+    /// A running gateway, for example http://127.0.0.1:8642; without it the store is opened here
+    #[arg(long)]
+    pub url: Option<String>,
+    /// A key of the tenant with scope admin
+    #[arg(long, env = "RECAST_KEY", hide_env_values = true, requires = "url")]
+    pub key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct DocumentsArgs {
+    #[command(subcommand)]
+    pub command: DocumentsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DocumentsCommand {
+    /// Print the id, passages and content hash of each document
+    List(KnowledgeBase),
+    /// Delete documents by id
+    Delete {
+        /// Document ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+        #[command(flatten)]
+        kb: KnowledgeBase,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct KnowledgeBase {
+    /// Whose knowledge base
+    #[arg(long)]
+    pub tenant: String,
+    /// Which knowledge base
+    #[arg(long, default_value = "default")]
+    pub kb: String,
+    #[command(flatten)]
+    pub remote: Remote,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct KeysArgs {
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Print a new key; it is shown once
+    Create {
+        /// The tenant that the key speaks for
+        #[arg(long)]
+        tenant: String,
+        /// What the key may do
+        #[arg(long, value_enum, default_value = "serve")]
+        scope: Scope,
+        /// Days until it expires; never without this
+        #[arg(long)]
+        days: Option<u32>,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Print a successor of a key; the old one works for a while longer
+    Rotate {
+        /// The key's id: the middle part of rk_<id>_<secret>
+        id: String,
+        /// Hours that the old key goes on working
+        #[arg(long, default_value_t = 24)]
+        grace_hours: u32,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// End a key at once
+    Revoke {
+        /// The key's id
+        id: String,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Print ids, tenants, scopes and dates; never secrets
+    List {
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scope {
+    /// Ask questions
+    Serve,
+    /// Also write documents and read episodes
+    Admin,
+}
+
+#[derive(Debug, Args)]
+pub struct EpisodesArgs {
+    #[command(subcommand)]
+    pub command: EpisodesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EpisodesCommand {
+    /// Print one line an episode, newest first
+    List {
+        /// Whose episodes
+        #[arg(long)]
+        tenant: String,
+        /// At most this many
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Only those where a stage failed or was late
+        #[arg(long)]
+        degraded: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Print one episode as JSON
+    Show {
+        /// The episode's id
+        id: String,
+        /// Whose episode
+        #[arg(long)]
+        tenant: String,
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// A tenant folder, a folder of tenants, a dialogues.jsonl, or a BEIR or TREC folder; the tenants' folder without it
+    pub data: Option<PathBuf>,
+    /// Only this tenant
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Which split
+    #[arg(long, value_enum, default_value = "test")]
+    pub split: SplitArg,
+    /// At most this many questions a tenant
+    #[arg(long)]
+    pub limit: Option<usize>,
+    /// Also write all figures to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SplitArg {
+    Train,
+    Val,
+    Test,
+}
+
+#[derive(Debug, Args)]
+pub struct TuneArgs {
+    /// At most this many validation questions a tenant
+    #[arg(long)]
+    pub limit: Option<usize>,
+    /// Where to write; settings' retrieval.tuning without it
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// What to train
+    #[arg(value_enum)]
+    pub what: TrainWhat,
+    /// The folder of tenants
+    #[arg(long, default_value = "data")]
+    pub data: PathBuf,
+    /// Where the model folders go
+    #[arg(long, default_value = "models")]
+    pub out: PathBuf,
+    /// Minutes for each model; the recipe's own without it
+    #[arg(long)]
+    pub minutes: Option<f64>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 7)]
+    pub seed: u64,
+    /// Go on from the last checkpoint
+    #[arg(long)]
+    pub resume: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TrainWhat {
+    /// The byte-level BPE that the small models share
+    Tokenizer,
+    /// The rewriter, by supervised fine-tuning on gold rewrites
+    Sft,
+    /// The embedder, contrastively
+    Embedder,
+    /// The late-interaction reranker
+    Reranker,
+    /// All of them, in this order
+    All,
+}
+
+#[derive(Debug, Args)]
+pub struct TenantArgs {
+    #[command(subcommand)]
+    pub command: TenantCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// Check a tenant folder, copy it to the tenants' folder and ingest its passages
+    Add {
+        /// A folder with tenant.toml and passages.jsonl, and dialogues.jsonl where there are labels
+        dir: PathBuf,
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Name every problem, or print the settings in force
+    Check(Settings),
+}
+
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The file to write
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The backup
+    pub file: PathBuf,
+    /// Overwrite an episode store that is there
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub settings: Settings,
+}

@@ -1,0 +1,51 @@
+//! `recast`: a query-rewrite RAG gateway that learns online. Thin subcommands that wire the rooms together.
+
+mod args;
+mod config;
+mod documents;
+mod episodes;
+mod eval;
+mod ingest;
+mod keys;
+mod maintenance;
+mod out;
+mod serve;
+mod tenant;
+mod train;
+mod tune;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // `{:#}` prints the chain of causes on one line.
+            out::error(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Ingest(args) => ingest::run(&args),
+        Command::Documents(args) => documents::run(&args),
+        Command::Keys(args) => keys::run(&args),
+        Command::Episodes(args) => episodes::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Tune(args) => tune::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Tenant(args) => tenant::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Backup(args) => maintenance::backup(&args),
+        Command::Restore(args) => maintenance::restore(&args),
+        Command::Doctor(args) => maintenance::doctor(&args),
+    }
+}
