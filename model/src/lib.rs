@@ -1,0 +1,28 @@
+//! The Qwen3 of this project: a network with gradients, its tokenizer, its files, and the one prompt renderer.
+//!
+//! Training, rollouts and export run on the network here; serving runs the same files in another engine, and the two are
+//! held to the same numbers. Nothing here knows queries, HTTP, or that engine.
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")
+)]
+
+mod batch;
+mod cache;
+mod config;
+mod error;
+mod lora;
+mod ops;
+mod optim;
+mod qwen3;
+mod weights;
+
+pub use batch::Batch;
+pub use cache::KvCache;
+pub use config::Qwen3Config;
+pub use error::{ModelError, Result};
+pub use lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Lora, LoraConfig};
+pub use ops::{Kernels, TokenScores, token_scores};
+pub use optim::{AdamW, AdamWConfig, Gradients, Schedule, Update};
+pub use qwen3::Qwen3;
+pub use weights::{Weights, init, read_safetensors, write_safetensors};
