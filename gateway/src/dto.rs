@@ -1,0 +1,448 @@
+//! `/general_rag` on the wire: what a request may say, and what a reply says.
+
+use recast_config::{LimitSettings, RetrievalSettings};
+use recast_domain::{
+    Conversation, Degradation, EpisodeId, KbName, Legs, Metadata, PolicyId, RewriteSource, Role, Timings, Trace, Turn,
+    parse_history,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::problem::{FieldError, Problem};
+
+const ID_CHARS: usize = 256;
+
+/// A request as it came: JSON, with no field held against its meaning yet. Unknown fields are ignored; null is absent.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+#[schema(as = RagRequest)]
+pub struct RawRequest {
+    /// The question as the user typed it; required.
+    #[schema(value_type = String, required = true)]
+    query: Option<Value>,
+    /// The key's tenant; another one is refused.
+    #[schema(value_type = Option<String>)]
+    tenant_id: Option<Value>,
+    /// Knowledge base; `default` if absent.
+    #[schema(value_type = Option<String>)]
+    kb_name: Option<Value>,
+    /// Earlier turns: one text (`用户: ...\n助手: ...`) or a list of `{role, content}`.
+    #[schema(value_type = Option<Object>)]
+    history: Option<Value>,
+    /// What is known of the asker.
+    #[schema(value_type = Option<String>)]
+    user_profile: Option<Value>,
+    /// A summary of turns that were cut.
+    #[schema(value_type = Option<String>)]
+    history_summary: Option<Value>,
+    /// The caller's note on the intent.
+    #[schema(value_type = Option<String>)]
+    thought: Option<Value>,
+    /// Hits wanted; clamped to what the server allows.
+    #[schema(value_type = Option<u32>)]
+    top_k: Option<Value>,
+    /// Relevance below which hits are left out, 0 to 1.
+    #[schema(value_type = Option<f32>)]
+    score_threshold: Option<Value>,
+    /// Searched as it is, instead of a rewrite of ours.
+    #[schema(value_type = Option<String>)]
+    rewritten_query: Option<Value>,
+    /// Metadata that a hit must have: `{"aspect": "price"}` or `{"aspect": ["price", "size"]}` for any of these.
+    #[schema(value_type = Option<Object>)]
+    filters: Option<Value>,
+    /// The asker; the unit of erasure.
+    #[schema(value_type = Option<String>)]
+    user_id: Option<Value>,
+    /// The conversation.
+    #[schema(value_type = Option<String>)]
+    conversation_id: Option<Value>,
+}
+
+/// A request whose every field makes sense.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RagRequest {
+    /// The question and its context.
+    pub conversation: Conversation,
+    /// The knowledge base to search.
+    pub kb_name: KbName,
+    /// Hits wanted, within the server's bound.
+    pub top_k: u32,
+    /// Relevance below which hits are left out, 0 to 1.
+    pub score_threshold: f32,
+    /// A rewrite that the caller brought along.
+    pub rewritten_query: Option<String>,
+    /// Metadata that a hit must have: name and the values of which it must have one.
+    pub filters: Vec<(String, Vec<Value>)>,
+    /// The asker.
+    pub user_id: Option<String>,
+    /// The conversation.
+    pub conversation_id: Option<String>,
+}
+
+impl RawRequest {
+    /// Reads JSON.
+    ///
+    /// # Errors
+    /// 400 for anything that is not a JSON object in UTF-8, or nests deeper than 127 levels.
+    pub fn read(body: &[u8]) -> Result<Self, Problem> {
+        // An array would pass as a struct's fields in order.
+        if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(Problem::malformed("the body must be a JSON object"));
+        }
+        serde_json::from_slice(body).map_err(|error| Problem::malformed(format!("the body is not valid JSON: {error}")))
+    }
+
+    /// The tenant that the body names, if it names one.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant_id.as_ref().and_then(Value::as_str)
+    }
+
+    /// Holds every field against its meaning.
+    ///
+    /// # Errors
+    /// 422 naming every field that is wrong.
+    pub fn check(self, limits: &LimitSettings, defaults: &RetrievalSettings) -> Result<RagRequest, Problem> {
+        let mut faults = Faults::default();
+        let query = faults.text("query", self.query, limits.query_chars).unwrap_or_default();
+        if query.trim().is_empty() && !faults.names("query") {
+            faults.add("query", "is missing or empty: give the user's question");
+        }
+        faults.text("tenant_id", self.tenant_id, usize::MAX);
+        let kb_name = match faults.text("kb_name", self.kb_name, usize::MAX) {
+            None => KbName::default(),
+            Some(name) => name.parse().unwrap_or_else(|error: recast_domain::IdError| {
+                faults.add("kb_name", error.to_string());
+                KbName::default()
+            }),
+        };
+        let history = faults.history(self.history, limits);
+        let context = limits.context_chars;
+        let conversation = Conversation {
+            query,
+            history,
+            user_profile: faults.text("user_profile", self.user_profile, context).unwrap_or_default(),
+            history_summary: faults.text("history_summary", self.history_summary, context).unwrap_or_default(),
+            thought: faults.text("thought", self.thought, context).unwrap_or_default(),
+        };
+        let rewritten = faults.text("rewritten_query", self.rewritten_query, limits.rewritten_query_chars);
+        let request = RagRequest {
+            conversation: conversation.without_repeated_question(),
+            kb_name,
+            top_k: faults.top_k(self.top_k, limits.top_k).unwrap_or(defaults.top_k),
+            score_threshold: faults.threshold(self.score_threshold).unwrap_or(defaults.score_threshold),
+            rewritten_query: rewritten.filter(|text| !text.trim().is_empty()),
+            filters: faults.filters(self.filters, limits.filters),
+            user_id: faults.text("user_id", self.user_id, ID_CHARS).filter(|id| !id.is_empty()),
+            conversation_id: faults
+                .text("conversation_id", self.conversation_id, ID_CHARS)
+                .filter(|id| !id.is_empty()),
+        };
+        if faults.0.is_empty() { Ok(request) } else { Err(Problem::fields(faults.0)) }
+    }
+}
+
+/// Collects what is wrong, so that a caller learns of all of it at once.
+#[derive(Default)]
+struct Faults(Vec<FieldError>);
+
+impl Faults {
+    fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.0.push(FieldError { field: field.into(), message: message.into() });
+    }
+
+    fn names(&self, field: &str) -> bool {
+        self.0.iter().any(|fault| fault.field == field)
+    }
+
+    fn text(&mut self, field: &str, value: Option<Value>, max_chars: usize) -> Option<String> {
+        match value? {
+            Value::String(text) if too_long(&text, max_chars) => {
+                self.add(field, format!("has more than {max_chars} characters"));
+                None
+            }
+            Value::String(text) => Some(text),
+            _ => {
+                self.add(field, "must be a text");
+                None
+            }
+        }
+    }
+
+    fn history(&mut self, value: Option<Value>, limits: &LimitSettings) -> Vec<Turn> {
+        let turns = match value {
+            None => Vec::new(),
+            Some(Value::String(text)) => parse_history(&text),
+            Some(Value::Array(items)) => {
+                let turns = items.into_iter().enumerate().filter_map(|(index, item)| self.turn(index, item));
+                turns.filter(|turn| !turn.content.trim().is_empty()).collect()
+            }
+            Some(_) => {
+                self.add("history", "must be a text or a list of {role, content}");
+                Vec::new()
+            }
+        };
+        if turns.len() > limits.history_turns {
+            self.add("history", format!("has more than {} turns: send the newest", limits.history_turns));
+        }
+        let chars: usize = turns.iter().map(|turn| turn.content.chars().count()).sum();
+        if chars > limits.history_chars {
+            self.add("history", format!("has more than {} characters: send the newest turns", limits.history_chars));
+        }
+        turns
+    }
+
+    fn turn(&mut self, index: usize, item: Value) -> Option<Turn> {
+        let Value::Object(mut turn) = item else {
+            self.add(format!("history[{index}]"), "must be an object {role, content}");
+            return None;
+        };
+        let role = match turn.get("role").and_then(Value::as_str) {
+            Some("user") => Some(Role::User),
+            Some("assistant") => Some(Role::Assistant),
+            _ => {
+                self.add(format!("history[{index}].role"), "must be \"user\" or \"assistant\"");
+                None
+            }
+        };
+        let content = match turn.get_mut("content").map(Value::take) {
+            Some(Value::String(content)) => Some(content),
+            _ => {
+                self.add(format!("history[{index}].content"), "must be a text");
+                None
+            }
+        };
+        Some(Turn { role: role?, content: content? })
+    }
+
+    fn top_k(&mut self, value: Option<Value>, max: u32) -> Option<u32> {
+        let value = value?;
+        let clamped = if let Some(number) = value.as_i64() {
+            Some(number.clamp(1, i64::from(max)))
+        } else if value.is_u64() {
+            Some(i64::from(max))
+        } else {
+            None
+        };
+        if clamped.is_none() {
+            self.add("top_k", "must be a whole number");
+        }
+        clamped.and_then(|number| u32::try_from(number).ok())
+    }
+
+    fn threshold(&mut self, value: Option<Value>) -> Option<f32> {
+        let number = value?.as_f64().filter(|number| (0.0..=1.0).contains(number));
+        if number.is_none() {
+            self.add("score_threshold", "must be a number from 0 to 1");
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "a number from 0 to 1 only loses digits")]
+        number.map(|number| number as f32)
+    }
+
+    fn filters(&mut self, value: Option<Value>, max: usize) -> Vec<(String, Vec<Value>)> {
+        let map = match value {
+            None => return Vec::new(),
+            Some(Value::Object(map)) => map,
+            Some(_) => {
+                self.add("filters", "must be an object {name: value} or {name: [value, ...]}");
+                return Vec::new();
+            }
+        };
+        if map.len() > max {
+            self.add("filters", format!("has more than {max} names"));
+            return Vec::new();
+        }
+        let mut filters = Vec::with_capacity(map.len());
+        for (name, value) in map {
+            let values = if let Value::Array(values) = value { values } else { vec![value] };
+            let plain = |value: &Value| value.is_string() || value.is_boolean() || value.is_i64() || value.is_u64();
+            if values.is_empty() || values.len() > max.max(1) * 4 || !values.iter().all(plain) {
+                let shown: String = name.chars().take(64).collect();
+                self.add(format!("filters.{shown}"), "must be a text, a whole number, true or false, or a short list of these");
+            } else if name.is_empty() || too_long(&name, 64) {
+                self.add("filters", "has a name that is empty or longer than 64 characters");
+            } else {
+                filters.push((name, values));
+            }
+        }
+        filters
+    }
+}
+
+fn too_long(text: &str, max_chars: usize) -> bool {
+    // The length in bytes is at hand, and is never below the length in characters.
+    text.len() > max_chars && text.chars().count() > max_chars
+}
+
+/// A reply.
+#[derive(Debug, Serialize)]
+pub struct RagReply<'a> {
+    /// The operators' contract.
+    pub data: RagData<'a>,
+    /// Where this exchange is remembered.
+    pub episode_id: EpisodeId,
+    /// Whether it is.
+    pub episode_stored: bool,
+    /// Which policy wrote the query.
+    pub policy: &'a PolicyId,
+    /// How the query came about.
+    pub rewrite_source: RewriteSource,
+    /// What did not work as meant.
+    pub degraded: &'a [Degradation],
+    /// Wall time by stage.
+    pub timings: Timings,
+}
+
+/// The operators' contract.
+#[derive(Debug, Serialize)]
+pub struct RagData<'a> {
+    /// The query that was searched.
+    pub rewritten_query: &'a str,
+    /// As received.
+    pub user_profile: &'a str,
+    /// As received.
+    pub history_summary: &'a str,
+    /// What was found, best first.
+    pub recall: Vec<RecallItem<'a>>,
+}
+
+/// A hit.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of recast_domain::Hit and Passage")]
+pub struct RecallItem<'a> {
+    pub content: &'a str,
+    pub score: f32,
+    pub reranker_score: Option<f32>,
+    pub id: &'a str,
+    pub doc_id: &'a str,
+    pub title: &'a str,
+    pub source: &'a str,
+    pub kb_name: &'a KbName,
+    pub metadata: &'a Metadata,
+    pub rank: u32,
+    pub legs: Legs,
+}
+
+impl<'a> RagReply<'a> {
+    /// The reply to a run of the pipeline.
+    #[must_use]
+    pub fn new(conversation: &'a Conversation, trace: &'a Trace, episode_id: EpisodeId, episode_stored: bool) -> Self {
+        let recall = trace.hits.iter().map(|hit| RecallItem {
+            content: &hit.passage.text,
+            score: hit.score,
+            reranker_score: hit.reranker_score,
+            id: &hit.passage.id,
+            doc_id: &hit.passage.doc_id,
+            title: &hit.passage.title,
+            source: &hit.passage.source,
+            kb_name: &hit.passage.kb_name,
+            metadata: &hit.passage.metadata,
+            rank: hit.rank,
+            legs: hit.legs,
+        });
+        Self {
+            data: RagData {
+                rewritten_query: &trace.rewrite.text,
+                user_profile: &conversation.user_profile,
+                history_summary: &conversation.history_summary,
+                recall: recall.collect(),
+            },
+            episode_id,
+            episode_stored,
+            policy: &trace.rewrite.policy,
+            rewrite_source: trace.rewrite.source,
+            degraded: &trace.degraded,
+            timings: trace.timings,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(body: &Value) -> Result<RagRequest, Vec<String>> {
+        let settings = recast_config::load(&recast_config::Source::parse("demo"), []).unwrap().settings;
+        let problem = match RawRequest::read(&serde_json::to_vec(body).unwrap()) {
+            Ok(raw) => raw.check(&settings.limits, &settings.retrieval),
+            Err(problem) => Err(problem),
+        };
+        problem.map_err(|problem| problem.errors().iter().map(|fault| fault.field.clone()).collect())
+    }
+
+    fn good(body: Value) -> RagRequest {
+        check(&body).unwrap_or_else(|faults| panic!("{body} is refused: {faults:?}"))
+    }
+
+    #[test]
+    fn absent_and_null_are_the_same_and_unknown_fields_are_ignored() {
+        let plain = good(json!({"query": "价格"}));
+        assert_eq!(plain.kb_name.as_str(), "default");
+        let nulls = json!({
+            "query": "价格", "kb_name": null, "history": null, "top_k": null, "score_threshold": null,
+            "rewritten_query": null, "filters": null, "user_id": null, "thought": null, "colour": 1,
+        });
+        assert_eq!(good(nulls), plain);
+        assert_eq!(good(json!({"query": "价格", "rewritten_query": " "})).rewritten_query, None);
+    }
+
+    #[test]
+    fn history_comes_as_text_or_turns_and_loses_the_current_question() {
+        let text = good(json!({"query": "能喝吗", "history": "用户: 胶原蛋白\n助手: 有\n用户: 能喝吗"}));
+        let turns = json!([
+            {"role": "user", "content": "胶原蛋白"}, {"role": "assistant", "content": "有"}, {"role": "user", "content": "能喝吗"}
+        ]);
+        assert_eq!(good(json!({"query": "能喝吗", "history": turns})), text);
+        assert_eq!(text.conversation.history.len(), 2);
+    }
+
+    #[test]
+    fn top_k_is_clamped() {
+        for (given, taken) in [(json!(0), 1), (json!(-7), 1), (json!(7), 7), (json!(1_000), 50), (json!(u64::MAX), 50)] {
+            assert_eq!(good(json!({"query": "x", "top_k": given})).top_k, taken, "{given}");
+        }
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let body = json!({
+            "query": 1, "tenant_id": 2, "kb_name": "../x", "history": [{"role": "robot", "content": 1}, 3],
+            "user_profile": [], "history_summary": "长".repeat(4001), "thought": {}, "top_k": 1.5, "score_threshold": 1.01,
+            "rewritten_query": "长".repeat(501), "filters": {"a": null}, "user_id": 5, "conversation_id": false,
+        });
+        let faults = check(&body).unwrap_err();
+        for field in [
+            "query", "tenant_id", "kb_name", "history[0].role", "history[0].content", "history[1]", "user_profile",
+            "history_summary", "thought", "top_k", "score_threshold", "rewritten_query", "filters.a", "user_id",
+            "conversation_id",
+        ] {
+            assert!(faults.iter().any(|fault| fault == field), "{field} is not in {faults:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_in_characters() {
+        assert!(check(&json!({"query": "问".repeat(4000)})).is_ok());
+        assert_eq!(check(&json!({"query": "问".repeat(4001)})).unwrap_err(), ["query"]);
+        assert_eq!(check(&json!({"query": "\u{3000} "})).unwrap_err(), ["query"]);
+        let many = vec![json!({"role": "user", "content": "x"}); 51];
+        assert_eq!(check(&json!({"query": "x", "history": many})).unwrap_err(), ["history"]);
+    }
+
+    #[test]
+    fn filters_are_one_value_or_several() {
+        let request = good(json!({"query": "x", "filters": {"aspect": "价格", "year": [2023, 2024]}}));
+        assert_eq!(request.filters[0], ("aspect".to_owned(), vec![json!("价格")]));
+        assert_eq!(request.filters[1].1.len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_malformed() {
+        let deep = format!("{{\"query\": {}1{}}}", "[".repeat(200), "]".repeat(200));
+        for body in [&b""[..], b"[]", b"[\"x\"]", b"{", b"{\"query\": \"\xff\"}", b"null", deep.as_bytes(), b"{} x"] {
+            assert_eq!(RawRequest::read(body).unwrap_err().status(), 400, "{:?}", String::from_utf8_lossy(body));
+        }
+    }
+}
