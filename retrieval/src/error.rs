@@ -27,6 +27,12 @@ pub enum RetrievalError {
         /// The knowledge base.
         kb_name: String,
     },
+    /// The tenant has no such knowledge base, or nothing is in it.
+    #[error("knowledge base {kb_name:?} is empty or does not exist: ingest documents first")]
+    NoKnowledgeBase {
+        /// The knowledge base.
+        kb_name: String,
+    },
     /// Another process owns the embedded store.
     #[error("{path} is in use by another recast process: stop it, or use its HTTP routes")]
     StoreInUse {
@@ -72,7 +78,7 @@ impl RetrievalError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Invalid { .. } | Self::File { .. } => ErrorKind::Invalid,
-            Self::NoDocument { .. } => ErrorKind::NotFound,
+            Self::NoDocument { .. } | Self::NoKnowledgeBase { .. } => ErrorKind::NotFound,
             Self::StoreInUse { .. } | Self::Mismatch { .. } => ErrorKind::Conflict,
             Self::Store(_) | Self::Model { .. } | Self::Embed(_) | Self::Rerank(_) => ErrorKind::Unavailable,
             Self::Timeout(_) => ErrorKind::Timeout,

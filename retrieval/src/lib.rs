@@ -7,13 +7,22 @@
 pub mod bm25;
 pub mod chunk;
 pub mod document;
+pub mod embed;
 mod error;
 pub mod eval;
 pub mod fuse;
+mod ingest;
+mod knowledge;
+pub mod rerank;
+mod retriever;
 pub mod score;
 pub mod statistics;
+pub mod store;
 pub mod tokenize;
 pub mod tune;
 pub mod tuning;
 
 pub use error::RetrievalError;
+pub use ingest::PutReport;
+pub use knowledge::DocumentInfo;
+pub use retriever::{Candidate, CandidateSet, LegChoice, Retriever, SearchOutcome, SearchRequest};
