@@ -1,0 +1,83 @@
+use std::time::Duration;
+
+use anyhow::Context;
+use recast_config::Effective;
+use recast_domain::KbName;
+use recast_gateway::app::Gateway;
+use recast_gateway::keys::Scope;
+use recast_gateway::telemetry;
+use secrecy::ExposeSecret;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::ServeArgs;
+use crate::{config, ingest, out};
+
+/// How long a key that was minted at start works.
+const MINTED_KEY_LIFE: Duration = Duration::from_secs(86_400);
+
+/// `recast serve`
+pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let effective = config::effective(&args.settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let telemetry = {
+        let _inside = runtime.enter();
+        telemetry::init(&effective.settings.telemetry)?
+    };
+    let outcome = runtime.block_on(serve(effective));
+    telemetry.shutdown();
+    outcome
+}
+
+async fn serve(effective: Effective) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let gateway = Gateway::open(effective.settings.clone()).await?;
+    if effective.settings.tenants.seed {
+        let tenants = gateway.tenants().snapshot();
+        for tenant in tenants.keys() {
+            let file = effective.settings.tenants.dir.join(tenant.as_str()).join("passages.jsonl");
+            if file.is_file() {
+                ingest::into_store(gateway.retriever(), tenant, &KbName::default(), &[file]).await?;
+            }
+        }
+    }
+    let asker = if effective.settings.server.mint_keys { Some(mint(&gateway)?) } else { None };
+
+    let running = gateway.serve();
+    out::line(&format!("listening on http://{}", running.address()));
+    if let Some((tenant, key)) = asker {
+        out::line(&hint(&running.address().to_string(), &tenant, &key));
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        interrupt = tokio::signal::ctrl_c() => interrupt.context("waiting for Ctrl-C")?,
+    }
+    let report = running.shutdown().await?;
+    if !report.drained {
+        out::error("some requests were broken off: server.drain_seconds was over");
+    }
+    Ok(())
+}
+
+/// Makes a key a tenant, prints them, and returns the first for the ready-made request.
+fn mint(gateway: &Gateway) -> anyhow::Result<(String, String)> {
+    let mut first = None;
+    let snapshot = gateway.tenants().snapshot();
+    let mut tenants: Vec<_> = snapshot.keys().collect();
+    tenants.sort();
+    out::line("keys for today (made at this start, good for a day):");
+    for tenant in tenants {
+        let key = gateway.keys().create(tenant, Scope::Admin, Some(MINTED_KEY_LIFE))?;
+        out::line(&format!("  {tenant}  {}", key.text.expose_secret()));
+        if first.is_none() || tenant.as_str() == "fivedoctors" {
+            first = Some((tenant.to_string(), key.text.expose_secret().to_owned()));
+        }
+    }
+    first.context("tenants.dir holds no tenant")
+}
+
+fn hint(address: &str, tenant: &str, key: &str) -> String {
+    format!(
+        "try it ({tenant}):\n  curl -s http://{address}/general_rag -H 'authorization: Bearer {key}' -H 'content-type: application/json' \\\n    \
+         -d '{{\"query\": \"孕妇能喝吗\", \"history\": \"用户: 胶原蛋白肽饮怎么喝\\n助手: 每天一瓶，饭后喝\"}}'"
+    )
+}
