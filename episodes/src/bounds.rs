@@ -1,0 +1,152 @@
+//! What keeps the store from growing without end: retention by age and a bound in bytes, both in small steps between
+//! batches, so that an append never waits for more than one of them.
+
+use std::time::{Duration, Instant};
+
+use recast_config::EpisodeSettings;
+use rusqlite::{Connection, params};
+
+use crate::schema::count;
+
+const DAY_MS: i64 = 86_400_000;
+/// Age changes slowly; size is looked at after every batch.
+const RETENTION_EVERY: Duration = Duration::from_secs(60);
+/// Pages given back in one step: 4 MiB of pages of 4 KiB.
+const VACUUM_PAGES: u32 = 1024;
+
+const DELETE_EXPIRED: &str = "DELETE FROM episodes WHERE rowid IN
+    (SELECT rowid FROM episodes WHERE created_ms < ?1 ORDER BY created_ms LIMIT ?2)";
+const DELETE_OLDEST: &str = "DELETE FROM episodes WHERE rowid IN
+    (SELECT rowid FROM episodes ORDER BY created_ms LIMIT ?1)";
+
+/// The bounds of a store and what is left to do to meet them.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    max_bytes: u64,
+    retention_ms: Option<i64>,
+    slice: usize,
+    retention_due: Instant,
+    pending: bool,
+}
+
+impl Bounds {
+    pub(crate) fn new(settings: &EpisodeSettings) -> Self {
+        Self {
+            max_bytes: settings.max_bytes,
+            retention_ms: (settings.retention_days > 0).then(|| i64::from(settings.retention_days) * DAY_MS),
+            // at least as many as a batch brings, else a flood would outrun the bound
+            slice: settings.batch_max.max(256),
+            retention_due: Instant::now(),
+            pending: true,
+        }
+    }
+
+    /// Whether a further step is known to be needed.
+    pub(crate) fn pending(&self) -> bool {
+        self.pending
+    }
+
+    /// Does one step, if any is due: deletes at most one slice, or gives back at most [`VACUUM_PAGES`].
+    ///
+    /// # Errors
+    /// When SQLite fails; the next call tries again.
+    pub(crate) fn step(&mut self, connection: &Connection, now_ms: i64) -> rusqlite::Result<()> {
+        self.pending = false;
+        if let Some(retention_ms) = self.retention_ms.filter(|_| Instant::now() >= self.retention_due) {
+            let cutoff = now_ms.saturating_sub(retention_ms);
+            let deleted = connection.prepare_cached(DELETE_EXPIRED)?.execute(params![cutoff, self.slice as i64])?;
+            metrics::counter!("recast_episodes_deleted_total", "reason" => "retention").increment(deleted as u64);
+            if deleted == self.slice {
+                self.pending = true;
+                return Ok(());
+            }
+            self.retention_due = Instant::now() + RETENTION_EVERY;
+        }
+        let pages = count(connection, "PRAGMA page_count")?;
+        let over = pages.saturating_mul(count(connection, "PRAGMA page_size")?) > self.max_bytes;
+        let free = count(connection, "PRAGMA freelist_count")?;
+        if free > 0 && (over || free > pages / 4 && free > u64::from(VACUUM_PAGES)) {
+            vacuum(connection)?;
+            self.pending = true;
+        } else if over {
+            let deleted = connection.prepare_cached(DELETE_OLDEST)?.execute(params![self.slice as i64])?;
+            metrics::counter!("recast_episodes_deleted_total", "reason" => "bound").increment(deleted as u64);
+            self.pending = deleted > 0;
+        }
+        Ok(())
+    }
+}
+
+/// The pragma gives one page back per step of the statement, so it has to be stepped to its end.
+fn vacuum(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("PRAGMA incremental_vacuum(1024)")?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use recast_config::Durability;
+
+    use super::*;
+    use crate::record::encode;
+    use crate::testing::{episode, settings};
+    use crate::writer::insert;
+
+    fn filled(dir: &tempfile::TempDir, days: i64) -> Connection {
+        let mut connection = crate::schema::open_writer(&dir.path().join("e.db"), Durability::Group).unwrap();
+        let rows: Vec<_> = (0..days).map(|day| encode(&episode("a", day * DAY_MS)).unwrap()).collect();
+        insert(&mut connection, rows.iter()).unwrap();
+        connection
+    }
+
+    fn settle(bounds: &mut Bounds, connection: &Connection, now_ms: i64) -> usize {
+        (1..)
+            .find(|_| {
+                bounds.step(connection, now_ms).unwrap();
+                !bounds.pending()
+            })
+            .unwrap()
+    }
+
+    fn days(connection: &Connection) -> Vec<i64> {
+        let mut statement = connection.prepare("SELECT created_ms FROM episodes ORDER BY created_ms").unwrap();
+        let days = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap().map(|ms| ms.unwrap() / DAY_MS);
+        days.collect()
+    }
+
+    #[test]
+    fn what_is_older_than_the_retention_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = filled(&dir, 700);
+        let mut bounds = Bounds::new(&EpisodeSettings { retention_days: 90, ..settings(Durability::Group) });
+        let steps = settle(&mut bounds, &connection, 699 * DAY_MS);
+        assert!(steps >= 3, "609 rows go in slices of 256, not at once: {steps}");
+        assert_eq!(days(&connection), (609..700).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn above_the_bound_the_oldest_go_and_the_file_shrinks() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = filled(&dir, 3000);
+        let size = || count(&connection, "PRAGMA page_count").unwrap() * 4096;
+        let before = size();
+        let max_bytes = before / 2;
+        let mut bounds = Bounds::new(&EpisodeSettings { max_bytes, ..settings(Durability::Group) });
+        settle(&mut bounds, &connection, 0);
+        assert!(size() <= max_bytes, "{} bytes left of {before}", size());
+        let kept = days(&connection);
+        assert!(kept.len() > 1000, "not more than needed goes: {}", kept.len());
+        assert_eq!(kept, (3000 - kept.len() as i64..3000).collect::<Vec<_>>(), "the newest stay");
+    }
+
+    #[test]
+    fn a_bound_below_an_empty_store_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = filled(&dir, 10);
+        let mut bounds = Bounds::new(&EpisodeSettings { max_bytes: 1, ..settings(Durability::Group) });
+        settle(&mut bounds, &connection, 0);
+        assert!(days(&connection).is_empty());
+    }
+}

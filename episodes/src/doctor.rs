@@ -1,0 +1,148 @@
+//! What is the matter with a store, and what to do about it. Reads only; safe beside a running gateway.
+
+use std::path::{Path, PathBuf};
+
+use recast_config::EpisodeSettings;
+use rusqlite::Connection;
+
+use crate::backup::findings;
+use crate::error::EpisodeError;
+use crate::schema::{WriterLock, beside, count, open_reader, version};
+use crate::writer::free_bytes;
+
+/// A WAL is folded in at about 4 MiB; far above that, some reader holds it open.
+const WAL_LARGE: u64 = 256 << 20;
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was found.
+    pub problem: String,
+    /// What to do.
+    pub fix: String,
+}
+
+/// The state of a store. Counts are over all tenants.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DoctorReport {
+    /// The store.
+    pub path: PathBuf,
+    /// `PRAGMA user_version`; `None` where the store cannot be opened.
+    pub schema_version: Option<u32>,
+    /// Stored episodes.
+    pub episodes: u64,
+    /// When the oldest was created, milliseconds since the Unix epoch.
+    pub oldest_ms: Option<i64>,
+    /// When the newest was created.
+    pub newest_ms: Option<i64>,
+    /// Size of the store.
+    pub bytes: u64,
+    /// Size of its write-ahead log.
+    pub wal_bytes: u64,
+    /// Free bytes of the disk; `None` where the system does not say.
+    pub free_bytes: Option<u64>,
+    /// Whether a process writes to the store now.
+    pub writer_running: bool,
+    /// What is wrong; empty when all is well.
+    pub findings: Vec<Finding>,
+}
+
+impl DoctorReport {
+    fn find(&mut self, problem: impl Into<String>, fix: &str) {
+        self.findings.push(Finding { problem: problem.into(), fix: fix.to_owned() });
+    }
+}
+
+/// Examines the store at `path`. Never fails: what cannot be examined is a finding.
+#[must_use]
+pub fn doctor(path: &Path, settings: &EpisodeSettings) -> DoctorReport {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut report = DoctorReport {
+        path: path.to_owned(),
+        bytes: size(path),
+        wal_bytes: size(&beside(path, "-wal")),
+        free_bytes: free_bytes(dir),
+        // where no store is, none is made a lock for
+        writer_running: path.exists() && matches!(WriterLock::take(path), Err(EpisodeError::InUse { .. })),
+        ..DoctorReport::default()
+    };
+    match open_reader(path) {
+        Ok(connection) => {
+            if let Err(error) = examine(&connection, &mut report) {
+                report.find(error.to_string(), "restore a backup with `recast restore`");
+            }
+        }
+        Err(error) => report.find(error.to_string(), "do as the message says, then run doctor again"),
+    }
+    if let Some(free) = report.free_bytes.filter(|free| *free < settings.low_water_bytes) {
+        let problem = format!("{free} bytes of disk are free, below episodes.low_water_bytes: episodes are not stored");
+        report.find(problem, "free some space; storing resumes by itself");
+    }
+    if report.bytes > settings.max_bytes {
+        let problem = format!("the store has {} bytes, above episodes.max_bytes", report.bytes);
+        report.find(problem, "let the gateway run, it deletes the oldest episodes; or raise the bound");
+    }
+    if report.wal_bytes > WAL_LARGE {
+        let problem = format!("the write-ahead log has {} bytes", report.wal_bytes);
+        report.find(problem, "end long reads of the store, or restart the gateway");
+    }
+    report
+}
+
+fn examine(connection: &Connection, report: &mut DoctorReport) -> rusqlite::Result<()> {
+    report.schema_version = Some(version(connection)?);
+    for damage in findings(connection, "PRAGMA quick_check(10)")? {
+        report.find(format!("damaged: {damage}"), "restore a backup with `recast restore`");
+    }
+    report.episodes = count(connection, "SELECT count(*) FROM episodes")?;
+    // two statements: each reads one end of the index
+    report.oldest_ms = connection.query_row("SELECT min(created_ms) FROM episodes", [], |row| row.get(0))?;
+    report.newest_ms = connection.query_row("SELECT max(created_ms) FROM episodes", [], |row| row.get(0))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use recast_config::Durability;
+
+    use super::*;
+    use crate::EpisodeStore;
+    use crate::testing::{episode, settings};
+
+    #[tokio::test]
+    async fn a_sound_store_has_no_findings_and_its_figures() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("e.db");
+        let settings = settings(Durability::Strict);
+        let store = EpisodeStore::open(&path, &settings).unwrap();
+        for ms in [5, 9, 7] {
+            store.append(episode("a", ms)).await.unwrap();
+        }
+        let report = doctor(&path, &settings);
+        assert_eq!((report.episodes, report.oldest_ms, report.newest_ms), (3, Some(5), Some(9)));
+        assert_eq!((report.schema_version, report.writer_running), (Some(1), true));
+        assert!(report.wal_bytes > 0 && report.free_bytes.is_some());
+        assert_eq!(report.findings, []);
+        store.close().await;
+        let report = doctor(&path, &settings);
+        assert_eq!((report.writer_running, report.wal_bytes, report.episodes), (false, 0, 3));
+    }
+
+    #[tokio::test]
+    async fn each_trouble_is_a_finding_with_its_fix() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("e.db");
+        let none = doctor(&path, &settings(Durability::Strict));
+        assert!(none.findings[0].problem.contains("there is no episode store"));
+        assert!(!beside(&path, ".lock").exists(), "looking leaves nothing behind");
+        let store = EpisodeStore::open(&path, &settings(Durability::Strict)).unwrap();
+        store.append(episode("a", 1)).await.unwrap();
+        store.close().await;
+        let tight = EpisodeSettings { low_water_bytes: u64::MAX, max_bytes: 1, ..settings(Durability::Strict) };
+        let problems: Vec<_> = doctor(&path, &tight).findings.into_iter().map(|finding| finding.problem).collect();
+        assert!(problems[0].contains("low_water_bytes") && problems[1].contains("max_bytes"), "{problems:?}");
+        std::fs::write(&path, vec![7; 8192]).unwrap();
+        assert!(doctor(&path, &settings(Durability::Strict)).findings[0].problem.contains("damaged"));
+    }
+}

@@ -1,0 +1,30 @@
+//! The episode store (SQLite) and the loaders of labelled data.
+//!
+//! One thread of one process writes ([`EpisodeStore`]); it commits whatever is queued as one transaction, so that load
+//! makes batches grow and an idle store pays for one commit. Any number of processes read ([`EpisodeReader`]) beside
+//! it. Every read asks for a tenant: there is no call that could return another tenant's episode.
+//!
+//! What a crash may take: in strict mode nothing that was acknowledged, power loss included; in group mode the last
+//! 20 ms when the process dies, and what the system had not yet written back when the power goes.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
+
+mod backup;
+mod bounds;
+mod dataset;
+mod doctor;
+mod error;
+mod reader;
+mod record;
+mod schema;
+mod store;
+mod writer;
+
+#[cfg(test)]
+mod testing;
+
+pub use backup::{BackupReport, backup, restore};
+pub use dataset::{DatasetError, DatasetProblem, TenantFolder, load_dialogues, load_passages, load_tenant_folder};
+pub use doctor::{DoctorReport, Finding, doctor};
+pub use error::{EpisodeError, NotStored};
+pub use reader::{EpisodeFilter, EpisodeReader, LIST_MAX};
+pub use store::{EpisodeStore, StoreHealth};

@@ -1,0 +1,273 @@
+//! The one thread that writes.
+//!
+//! Strict: it takes whatever is queued, commits it as one transaction with `synchronous=FULL`, and answers all who
+//! wait; no timer is needed, because the next batch gathers while this one is committed. Group: it lets episodes gather
+//! for a moment, with `synchronous=NORMAL`, and nobody waits.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use recast_config::Durability;
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
+use tokio::sync::oneshot;
+
+use crate::bounds::Bounds;
+use crate::error::NotStored;
+use crate::record::{RECORD_VERSION, Row};
+use crate::schema::{SCHEMA_VERSION, WriterLock};
+
+/// How long episodes gather in group mode: with the commit itself, an episode is on its way to disk within 20 ms.
+const GATHER: Duration = Duration::from_millis(15);
+/// How often an idle writer looks at the disk and the bounds.
+const IDLE: Duration = Duration::from_secs(1);
+
+// a repeated id is the same episode: the first one stands
+const INSERT: &str = "INSERT INTO episodes
+    (tenant, id, created_ms, record_version, policy, degraded, user_id, conversation_id, body)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (tenant, id) DO NOTHING";
+
+/// What the writer is asked to do.
+pub(crate) enum Job {
+    /// Store an episode; the sender, where there is one, hears of the commit.
+    Store(Row, Option<oneshot::Sender<Result<(), NotStored>>>),
+    /// Do something with the writer's own connection, as only tests want.
+    #[cfg(test)]
+    With(Box<dyn FnOnce(&Connection) + Send>),
+}
+
+/// An episode that waits for its commit.
+struct Waiting {
+    row: Row,
+    reply: Option<oneshot::Sender<Result<(), NotStored>>>,
+}
+
+/// What the writer tells the rest of the process.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub queued: AtomicUsize,
+    pub stored: AtomicU64,
+    pub failed: AtomicU64,
+    pub failing: AtomicBool,
+    problem: Mutex<Option<NotStored>>,
+}
+
+impl Shared {
+    pub(crate) fn problem(&self) -> Option<NotStored> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn count_failed(&self, count: usize, reason: &'static str) {
+        self.failed.fetch_add(count as u64, Ordering::Relaxed);
+        metrics::counter!("recast_episodes_failed_total", "reason" => reason).increment(count as u64);
+    }
+
+    fn note(&self, now: Option<NotStored>) {
+        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*problem, &now) {
+            (None, Some(cause)) => tracing::error!(%cause, "episodes are not being stored"),
+            (Some(_), None) => tracing::info!("episodes are being stored again"),
+            _ => {}
+        }
+        self.failing.store(now.is_some(), Ordering::Release);
+        *problem = now;
+    }
+}
+
+/// The clock and the disk, which tests replace.
+pub(crate) struct Probes {
+    /// Milliseconds since the Unix epoch.
+    pub now_ms: Box<dyn Fn() -> i64 + Send>,
+    /// Free bytes where the store lies; `None` where the system does not say.
+    pub free_bytes: Box<dyn Fn() -> Option<u64> + Send>,
+}
+
+impl Probes {
+    /// The real ones, for the store in the folder `dir`.
+    pub(crate) fn system(dir: PathBuf) -> Self {
+        Self { now_ms: Box::new(now_ms), free_bytes: Box::new(move || free_bytes(&dir)) }
+    }
+}
+
+fn now_ms() -> i64 {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Bytes that an ordinary user may still write in the file system of `dir`.
+pub(crate) fn free_bytes(dir: &std::path::Path) -> Option<u64> {
+    rustix::fs::statvfs(dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// The writer's own state; [`Writer::run`] is the body of its thread.
+pub(crate) struct Writer {
+    pub connection: Connection,
+    pub jobs: Receiver<Job>,
+    pub shared: Arc<Shared>,
+    pub probes: Probes,
+    pub bounds: Bounds,
+    pub durability: Durability,
+    pub batch_max: usize,
+    pub low_water_bytes: u64,
+    pub lock: WriterLock,
+}
+
+impl Writer {
+    /// Writes until every sender is gone and the queue is empty; then folds the WAL into the store.
+    pub(crate) fn run(mut self) {
+        let mut more_queued = false;
+        while let Some(batch) = self.next_batch(more_queued) {
+            more_queued = batch.len() >= self.batch_max;
+            if batch.is_empty() {
+                self.look_around();
+            } else {
+                self.store(batch);
+            }
+            if let Err(error) = self.bounds.step(&self.connection, (self.probes.now_ms)()) {
+                tracing::warn!(%error, "old episodes cannot be deleted now");
+            }
+        }
+        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+            tracing::warn!(%error, "the write-ahead log stays beside the store: the next start reads it");
+        }
+        drop(self.connection);
+        drop(self.lock);
+    }
+
+    /// The next episodes to commit together; empty when it is time to look around; `None` at the end.
+    fn next_batch(&self, more_queued: bool) -> Option<Vec<Waiting>> {
+        let patience = if self.bounds.pending() { Duration::ZERO } else { IDLE };
+        let mut batch = Vec::new();
+        match self.jobs.recv_timeout(patience) {
+            Ok(job) => self.take(job, &mut batch),
+            Err(RecvTimeoutError::Timeout) => return Some(batch),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+        if self.durability == Durability::Group && !more_queued {
+            // nobody waits, so the thread may as well not wake for each episode; waking early does no harm
+            std::thread::park_timeout(GATHER);
+        }
+        while batch.len() < self.batch_max {
+            let Ok(job) = self.jobs.try_recv() else { break };
+            self.take(job, &mut batch);
+        }
+        Some(batch)
+    }
+
+    fn take(&self, job: Job, batch: &mut Vec<Waiting>) {
+        match job {
+            Job::Store(row, reply) => {
+                let left = self.shared.queued.fetch_sub(1, Ordering::Relaxed) - 1;
+                metrics::gauge!("recast_episodes_queue_depth").set(left as f64);
+                batch.push(Waiting { row, reply });
+            }
+            #[cfg(test)]
+            Job::With(action) => action(&self.connection),
+        }
+    }
+
+    fn store(&mut self, batch: Vec<Waiting>) {
+        metrics::histogram!("recast_episodes_batch_size").record(batch.len() as f64);
+        let outcome = self.room().and_then(|()| {
+            insert(&mut self.connection, batch.iter().map(|waiting| &waiting.row))
+                .map_err(|error| NotStored::from(&error))
+        });
+        let refused = match outcome {
+            Ok(refused) => {
+                self.shared.note(None);
+                refused
+            }
+            Err(cause) => {
+                self.shared.count_failed(batch.len(), cause.label());
+                self.shared.note(Some(cause.clone()));
+                batch.into_iter().for_each(|waiting| answer(waiting.reply, Err(cause.clone())));
+                return;
+            }
+        };
+        let stored = batch.len() - refused.len();
+        self.shared.stored.fetch_add(stored as u64, Ordering::Relaxed);
+        metrics::counter!("recast_episodes_stored_total").increment(stored as u64);
+        if !refused.is_empty() {
+            self.shared.count_failed(refused.len(), "refused");
+        }
+        let mut refused = refused.into_iter().peekable();
+        for (index, waiting) in batch.into_iter().enumerate() {
+            let cause = refused.next_if(|(refused_index, _)| *refused_index == index);
+            answer(waiting.reply, cause.map_or(Ok(()), |(_, cause)| Err(cause)));
+        }
+    }
+
+    fn room(&self) -> Result<(), NotStored> {
+        match (self.probes.free_bytes)() {
+            Some(free) if free < self.low_water_bytes => {
+                Err(NotStored::LowWater { free, wanted: self.low_water_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nobody writes: see whether one could, so that a full disk shows before it costs an episode, and shows no longer
+    /// than it lasts.
+    fn look_around(&self) {
+        let writable = self.room().and_then(|()| {
+            if !self.shared.failing.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let same_version = self.connection.pragma_update(None, "user_version", SCHEMA_VERSION);
+            same_version.map_err(|error| NotStored::from(&error))
+        });
+        self.shared.note(writable.err());
+    }
+}
+
+fn answer(reply: Option<oneshot::Sender<Result<(), NotStored>>>, outcome: Result<(), NotStored>) {
+    if let Some(reply) = reply {
+        // a caller that stopped waiting is no error
+        let _ = reply.send(outcome);
+    }
+}
+
+/// Writes `rows` in one transaction. Returns the places of rows that SQLite refuses for what they are.
+///
+/// # Errors
+/// When the transaction as a whole fails; then none of its rows is stored.
+pub(crate) fn insert<'a>(
+    connection: &mut Connection,
+    rows: impl Iterator<Item = &'a Row>,
+) -> rusqlite::Result<Vec<(usize, NotStored)>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut refused = Vec::new();
+    {
+        let mut statement = transaction.prepare_cached(INSERT)?;
+        for (index, row) in rows.enumerate() {
+            let values = params![
+                row.tenant,
+                row.id,
+                row.created_ms,
+                RECORD_VERSION,
+                row.policy,
+                row.degraded,
+                row.user_id,
+                row.conversation_id,
+                row.body
+            ];
+            match statement.execute(values) {
+                Ok(_) => {}
+                Err(error) if is_the_rows_fault(&error) => refused.push((index, NotStored::Failed(error.to_string()))),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(refused)
+}
+
+/// Such a statement is undone alone; the transaction goes on.
+fn is_the_rows_fault(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
+    )
+}
