@@ -20,6 +20,10 @@ mod store;
 mod writer;
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod speed_tests;
+#[cfg(test)]
 mod testing;
 
 pub use backup::{BackupReport, backup, restore};

@@ -1,0 +1,95 @@
+//! Kills a writing process again and again: what it acknowledged must be there afterwards.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use recast_config::Durability;
+use recast_domain::TenantId;
+
+use crate::testing::{episode, settings};
+use crate::{EpisodeFilter, EpisodeReader, EpisodeStore, LIST_MAX, doctor};
+
+/// Tells the child which store to write to. Unset in an ordinary test run, where the child's test does nothing.
+const CHILD_STORE: &str = "RECAST_EPISODES_CRASH_STORE";
+/// More kills for a long run; CI takes the default.
+const KILLS: Option<&str> = option_env!("RECAST_TEST_KILLS");
+
+/// The child: this test binary again, told to run only this. Writes the id of each acknowledged episode to stderr.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crash_child() {
+    let Some(path) = std::env::var_os(CHILD_STORE) else { return };
+    let store = Arc::new(EpisodeStore::open(Path::new(&path), &settings(Durability::Strict)).unwrap());
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                loop {
+                    let episode = episode("a", 1);
+                    let line = format!("{}\n", episode.id);
+                    store.append(episode).await.unwrap();
+                    if std::io::stderr().write_all(line.as_bytes()).is_err() {
+                        return; // the parent is gone
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+/// Lets a child write until it has acknowledged `enough` episodes, kills it, and returns all that it acknowledged.
+fn write_and_kill(path: &Path, enough: usize) -> Vec<String> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "crash_tests::crash_child", "--nocapture", "--test-threads=1"])
+        .env(CHILD_STORE, path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut acknowledged: Vec<String> = lines.by_ref().take(enough).map(Result::unwrap).collect();
+    child.kill().unwrap();
+    // what the pipe still holds was acknowledged before the kill
+    acknowledged.extend(lines.map(Result::unwrap));
+    assert!(!child.wait().unwrap().success(), "the child must have been killed: {acknowledged:?}");
+    acknowledged
+}
+
+fn stored(path: &Path) -> BTreeSet<String> {
+    let reader = EpisodeReader::open(path).unwrap();
+    let tenant: TenantId = "a".parse().unwrap();
+    let mut filter = EpisodeFilter::newest(tenant, LIST_MAX);
+    let mut ids = BTreeSet::new();
+    loop {
+        let page = reader.list(&filter).unwrap();
+        let Some(last) = page.last() else { return ids };
+        filter.after = Some(last.id);
+        ids.extend(page.iter().map(|episode| episode.id.to_string()));
+    }
+}
+
+#[test]
+fn no_acknowledged_episode_is_lost_by_sigkill() {
+    let kills = KILLS.and_then(|text| text.parse().ok()).unwrap_or(12);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("e.db");
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..kills {
+        let ids = write_and_kill(&path, 1 + round * 37 % 300);
+        assert!(!ids.is_empty());
+        for id in ids {
+            assert!(id.len() == 36 && acknowledged.insert(id.clone()), "an id, and a fresh one: {id:?}");
+        }
+        let stored = stored(&path);
+        let lost: Vec<_> = acknowledged.difference(&stored).collect();
+        assert!(lost.is_empty(), "kill {round} lost {} of {}: {lost:?}", lost.len(), acknowledged.len());
+        let report = doctor(&path, &settings(Durability::Strict));
+        assert_eq!((report.findings, report.writer_running), (vec![], false), "after kill {round}");
+    }
+    assert!(acknowledged.len() > kills);
+}
