@@ -223,3 +223,53 @@ async fn listen(mut responses: mpsc::Receiver<Response>) -> Result<(), Failure> 
     }
     Err(Failure::Closed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use candle_core::Tensor;
+    use recast_config::{Device, Quantization};
+    use recast_model::{VocabularySettings, train_tokenizer};
+
+    use super::*;
+    use crate::ModelFiles;
+
+    struct Bomb;
+
+    impl CustomLogitsProcessor for Bomb {
+        fn apply(&self, _logits: &Tensor, _context: &[u32]) -> candle_core::Result<Tensor> {
+            panic!("the engine thread is meant to die of this")
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_dead_engine_comes_back_within_the_request() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/tiny_qwen3/base");
+        let dir = tempfile::tempdir().unwrap();
+        train_tokenizer(&[], "", VocabularySettings { entries: 300, words: 0 }).unwrap().write(dir.path(), 128).unwrap();
+        let files = ModelFiles::Safetensors {
+            config: golden.join("config.json"),
+            tokenizer: dir.path().join("tokenizer.json"),
+            weights: vec![golden.join("model.safetensors")],
+            adapter: None,
+        };
+        let settings = EngineSettings { files, device: Device::Cpu, quantization: Quantization::None };
+        let engine = Engine::load(settings).await.unwrap();
+        let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed: 1, max_new_tokens: 100 };
+        let job = Job { prompt: vec![5, 9, 33, 12], stops: Vec::new(), sampling };
+        let soon = || Instant::now() + Duration::from_secs(60);
+        let expected = engine.complete(&job, soon()).await.unwrap();
+        for _ in 0..3 {
+            let (respond, mut responses) = mpsc::channel(8);
+            let sampler = Arc::new(SeededSampler::new(sampling, 4));
+            let mut bomb = engine.request(&job, 2, sampler, respond);
+            let Request::Normal(request) = &mut bomb else { unreachable!() };
+            request.logits_processors = Some(vec![Arc::new(Bomb)]);
+            engine.runner.get_sender(None).unwrap().send(bomb).await.unwrap();
+            // both requests are in the engine when it dies, or the second finds it dead
+            assert_eq!(engine.complete(&job, soon()).await.unwrap(), expected);
+            assert!(responses.recv().await.is_none());
+        }
+    }
+}

@@ -6,7 +6,7 @@ use recast_model::{Qwen3, log_probs};
 use recast_rewriter::{Completion, Engine, EngineSettings, Job, ModelFiles, RewriteError, self_test};
 use tokio::time::Instant;
 
-use crate::models::{golden, golden_network, golden_settings};
+use crate::models::{golden, golden_network, golden_settings, write_gguf};
 
 const PROMPT: [u32; 4] = [5, 9, 33, 12];
 
@@ -189,4 +189,40 @@ async fn quantised_weights_stay_close() {
     let error = parity(&golden_network(false), &PROMPT, &completion, 1.0);
     eprintln!("q8_0 differs by {error} nats");
     assert!(error < 0.5, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gguf_file_computes_the_same() {
+    let (folder, settings) = golden_settings(false);
+    let network = golden_network(false);
+    let (weights, tokenizer) = (folder.path().join("tiny.gguf"), folder.path().join("tokenizer.json"));
+    write_gguf(&weights, network.config(), network.weights());
+    let files = ModelFiles::Gguf { weights, tokenizer };
+    let engine = Engine::load(EngineSettings { files: files.clone(), ..settings.clone() }).await.unwrap();
+    let completion = engine.complete(&job(&PROMPT, 1.0, 1.0, 4, 16), soon()).await.unwrap();
+    let error = parity(&network, &PROMPT, &completion, 1.0);
+    eprintln!("gguf in f32 differs by {error} nats");
+    assert!(error < 1e-3, "{error}");
+    let quantised = EngineSettings { files, quantization: recast_config::Quantization::Q4k, ..settings };
+    let error = Engine::load(quantised).await.err().expect("must be refused");
+    assert!(error.to_string().contains("rewriter.quantization"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_call_and_a_token_cost() {
+    let engine = engine(false).await;
+    let time = async |tokens: usize| {
+        let job = job(&PROMPT, 0.0, 1.0, 0, tokens);
+        let mut best = Duration::MAX;
+        for _ in 0..20 {
+            let started = Clock::now();
+            engine.complete(&job, soon()).await.unwrap();
+            best = best.min(started.elapsed());
+        }
+        best
+    };
+    let (short, long) = (time(1).await, time(101).await);
+    let token = (long.saturating_sub(short)) / 100;
+    eprintln!("a call with one token {short:?}, each further token {token:?}");
+    assert!(token < Duration::from_millis(50));
 }

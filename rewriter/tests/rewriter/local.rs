@@ -6,7 +6,7 @@ use recast_domain::{ErrorKind, RewriteSource};
 use recast_rewriter::{Ladder, LocalRewriter, RewriteError, RewriteLimits, Rewriter};
 use tokio::time::Instant;
 
-use crate::models::parrot;
+use crate::models::{parrot, write_gguf};
 use crate::request;
 
 /// Settings for the model in a folder, greedy.
@@ -113,4 +113,26 @@ async fn what_cannot_start_says_what_to_do() {
     std::fs::remove_file(folder.dir().join("tokenizer.json")).unwrap();
     let untokenised = failure(base).await;
     assert!(untokenised.to_string().contains("tokenizer.json"), "{untokenised}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_with_a_gguf_file_rewrites() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = parrot(&dir.path().join("model"), "蛋白");
+    let weights = folder.weights(&candle_core::Device::Cpu).unwrap();
+    let quantised = dir.path().join("quantised");
+    std::fs::create_dir(&quantised).unwrap();
+    for name in ["tokenizer.json", "recast.toml"] {
+        std::fs::copy(folder.dir().join(name), quantised.join(name)).unwrap();
+    }
+    write_gguf(&quantised.join("Parrot-F32.gguf"), folder.config(), &weights);
+    let by_folder = LocalRewriter::load(&settings(&quantised)).await.unwrap();
+    let by_file = LocalRewriter::load(&settings(&quantised.join("Parrot-F32.gguf"))).await.unwrap();
+    assert_eq!(by_folder.policy(), by_file.policy());
+    assert!(by_file.policy().as_str().starts_with("parrot-f32-"));
+    let rewrite = by_folder.rewrite(&request("five", "怎么吃"), soon()).await.unwrap();
+    assert_eq!(rewrite.text, "蛋白");
+    std::fs::copy(quantised.join("Parrot-F32.gguf"), quantised.join("second.gguf")).unwrap();
+    let error = LocalRewriter::load(&settings(&quantised)).await.err().expect("must be refused");
+    assert!(error.to_string().contains("2 .gguf files"), "{error}");
 }

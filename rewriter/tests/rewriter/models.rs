@@ -1,6 +1,7 @@
 //! Small models on disk.
 use std::path::{Path, PathBuf};
 
+use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{Device, Tensor};
 use recast_model::{
     Lora, Manifest, ModelFolder, ModelKind, ModelTokenizer, PromptSettings, PromptStyle, Qwen3, Qwen3Config,
@@ -89,4 +90,39 @@ pub fn parrot(dir: &Path, text: &str) -> ModelFolder {
     let manifest =
         Manifest { kind: ModelKind::Rewriter, name: "parrot".into(), trained_by: String::new(), prompt, encoder: None };
     ModelFolder::save(dir, &manifest, &config, &weights, &tokenizer, None).unwrap()
+}
+
+/// Writes the weights of a network as a GGUF file, in f32.
+pub fn write_gguf(path: &Path, config: &Qwen3Config, weights: &Weights) {
+    use gguf_file::Value;
+    let number = |number: usize| Value::U32(number as u32);
+    let metadata = [
+        ("general.architecture", Value::String("qwen3".to_owned())),
+        ("qwen3.block_count", number(config.num_hidden_layers)),
+        ("qwen3.embedding_length", number(config.hidden_size)),
+        ("qwen3.attention.head_count", number(config.num_attention_heads)),
+        ("qwen3.attention.head_count_kv", number(config.num_key_value_heads)),
+        ("qwen3.attention.key_length", number(config.head_dim)),
+        ("qwen3.attention.value_length", number(config.head_dim)),
+        ("qwen3.attention.layer_norm_rms_epsilon", Value::F32(config.rms_norm_eps as f32)),
+        ("qwen3.rope.freq_base", Value::F32(config.rope_theta as f32)),
+        ("qwen3.context_length", Value::U64(config.max_position_embeddings as u64)),
+    ];
+    let names = [
+        ("model.embed_tokens", "token_embd"), ("lm_head", "output"), ("model.norm", "output_norm"),
+        ("model.layers.", "blk."), ("self_attn.q_proj", "attn_q"), ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"), ("self_attn.o_proj", "attn_output"), ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"), ("post_attention_layernorm", "ffn_norm"), ("input_layernorm", "attn_norm"),
+        ("mlp.gate_proj", "ffn_gate"), ("mlp.up_proj", "ffn_up"), ("mlp.down_proj", "ffn_down"),
+    ];
+    let tensors: Vec<(String, QTensor)> = weights
+        .iter()
+        .map(|(name, tensor)| {
+            let name = names.iter().fold(name.clone(), |name, (from, to)| name.replace(from, to));
+            (name, QTensor::quantize(tensor, GgmlDType::F32).unwrap())
+        })
+        .collect();
+    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(name, value)| (*name, value)).collect();
+    gguf_file::write(&mut std::fs::File::create(path).unwrap(), &metadata, &tensors).unwrap();
 }
