@@ -5,6 +5,7 @@ use recast_domain::{
     Conversation, Degradation, EpisodeId, KbName, Legs, Metadata, PolicyId, RewriteSource, Role, Timings, Trace, Turn,
     parse_history,
 };
+use recast_retrieval::store::{Filter, Scalar, Test};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -48,7 +49,8 @@ pub struct RawRequest {
     /// Searched as it is, instead of a rewrite of ours.
     #[schema(value_type = Option<String>)]
     rewritten_query: Option<Value>,
-    /// Metadata that a hit must have: `{"aspect": "price"}` or `{"aspect": ["price", "size"]}` for any of these.
+    /// What the metadata of a hit must be: `{"aspect": "price"}`, `{"aspect": ["price", "size"]}` for any of these, or a
+    /// list of conditions `{"key": "year", "gte": 2024}`.
     #[schema(value_type = Option<Object>)]
     filters: Option<Value>,
     /// The asker; the unit of erasure.
@@ -72,8 +74,8 @@ pub struct RagRequest {
     pub score_threshold: f32,
     /// A rewrite that the caller brought along.
     pub rewritten_query: Option<String>,
-    /// Metadata that a hit must have: name and the values of which it must have one.
-    pub filters: Vec<(String, Vec<Value>)>,
+    /// Conditions that every hit meets.
+    pub filters: Vec<Filter>,
     /// The asker.
     pub user_id: Option<String>,
     /// The conversation.
@@ -240,34 +242,45 @@ impl Faults {
         number.map(|number| number as f32)
     }
 
-    fn filters(&mut self, value: Option<Value>, max: usize) -> Vec<(String, Vec<Value>)> {
-        let map = match value {
+    fn filters(&mut self, value: Option<Value>, max: usize) -> Vec<Filter> {
+        let conditions: Vec<(String, Result<Filter, String>)> = match value {
             None => return Vec::new(),
-            Some(Value::Object(map)) => map,
+            Some(Value::Object(map)) => map.into_iter().map(|(key, value)| (shown(&key), equals(&key, value))).collect(),
+            Some(Value::Array(items)) => {
+                let parse = |item| serde_json::from_value(item).map_err(|error: serde_json::Error| error.to_string());
+                items.into_iter().enumerate().map(|(index, item)| (format!("filters[{index}]"), parse(item))).collect()
+            }
             Some(_) => {
-                self.add("filters", "must be an object {name: value} or {name: [value, ...]}");
+                self.add("filters", "must be an object {key: value} or a list of conditions {key, equals}");
                 return Vec::new();
             }
         };
-        if map.len() > max {
-            self.add("filters", format!("has more than {max} names"));
+        if conditions.len() > max {
+            self.add("filters", format!("has more than {max} conditions"));
             return Vec::new();
         }
-        let mut filters = Vec::with_capacity(map.len());
-        for (name, value) in map {
-            let values = if let Value::Array(values) = value { values } else { vec![value] };
-            let plain = |value: &Value| value.is_string() || value.is_boolean() || value.is_i64() || value.is_u64();
-            if values.is_empty() || values.len() > max.max(1) * 4 || !values.iter().all(plain) {
-                let shown: String = name.chars().take(64).collect();
-                self.add(format!("filters.{shown}"), "must be a text, a whole number, true or false, or a short list of these");
-            } else if name.is_empty() || too_long(&name, 64) {
-                self.add("filters", "has a name that is empty or longer than 64 characters");
-            } else {
-                filters.push((name, values));
+        let mut filters = Vec::with_capacity(conditions.len());
+        for (field, condition) in conditions {
+            match condition {
+                Ok(filter) => filters.push(filter),
+                Err(message) => self.add(field, message),
             }
         }
         filters
     }
+}
+
+fn shown(key: &str) -> String {
+    format!("filters.{}", key.chars().take(64).collect::<String>())
+}
+
+/// The short form of a condition: `key: value`, or `key: [value, ...]` for any of these.
+fn equals(key: &str, value: Value) -> Result<Filter, String> {
+    let values = if let Value::Array(values) = value { values } else { vec![value] };
+    let scalars: Result<Vec<Scalar>, _> = values.into_iter().map(serde_json::from_value).collect();
+    let message = "must be a text, a whole number, true or false, or a list of these";
+    let scalars = scalars.map_err(|_| message.to_owned())?;
+    Filter::new(key, Test::Any(scalars), false).map_err(|error| error.to_string())
 }
 
 fn too_long(text: &str, max_chars: usize) -> bool {
@@ -276,26 +289,31 @@ fn too_long(text: &str, max_chars: usize) -> bool {
 }
 
 /// A reply.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct RagReply<'a> {
     /// The operators' contract.
     pub data: RagData<'a>,
     /// Where this exchange is remembered.
+    #[schema(value_type = String)]
     pub episode_id: EpisodeId,
     /// Whether it is.
     pub episode_stored: bool,
     /// Which policy wrote the query.
+    #[schema(value_type = String)]
     pub policy: &'a PolicyId,
     /// How the query came about.
+    #[schema(value_type = String)]
     pub rewrite_source: RewriteSource,
     /// What did not work as meant.
+    #[schema(value_type = Vec<String>)]
     pub degraded: &'a [Degradation],
     /// Wall time by stage.
+    #[schema(value_type = Object)]
     pub timings: Timings,
 }
 
 /// The operators' contract.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct RagData<'a> {
     /// The query that was searched.
     pub rewritten_query: &'a str,
@@ -308,19 +326,32 @@ pub struct RagData<'a> {
 }
 
 /// A hit.
-#[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "the fields are those of recast_domain::Hit and Passage")]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct RecallItem<'a> {
+    /// The passage's text.
     pub content: &'a str,
+    /// Calibrated similarity, 0 to 1.
     pub score: f32,
+    /// Calibrated score of the reranker, 0 to 1; null where it did not run on this passage.
     pub reranker_score: Option<f32>,
+    /// Passage id.
     pub id: &'a str,
+    /// Document id.
     pub doc_id: &'a str,
+    /// The document's title.
     pub title: &'a str,
+    /// Where the document came from.
     pub source: &'a str,
+    /// The knowledge base.
+    #[schema(value_type = String)]
     pub kb_name: &'a KbName,
+    /// Facts of the passage.
+    #[schema(value_type = Object)]
     pub metadata: &'a Metadata,
+    /// 1 is the best.
     pub rank: u32,
+    /// Rank and score in each leg: `{"bm25": {"rank", "score"}, "dense": ...}`.
+    #[schema(value_type = Object)]
     pub legs: Legs,
 }
 
@@ -432,10 +463,12 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_one_value_or_several() {
-        let request = good(json!({"query": "x", "filters": {"aspect": "价格", "year": [2023, 2024]}}));
-        assert_eq!(request.filters[0], ("aspect".to_owned(), vec![json!("价格")]));
-        assert_eq!(request.filters[1].1.len(), 2);
+    fn filters_come_short_or_as_conditions() {
+        let short = good(json!({"query": "x", "filters": {"aspect": "价格", "year": [2023, 2024]}}));
+        let long = json!([{"key": "aspect", "any": ["价格"]}, {"key": "year", "any": [2023, 2024]}]);
+        assert_eq!(short, good(json!({"query": "x", "filters": long})));
+        let faults = check(&json!({"query": "x", "filters": [{"key": "a"}, {"key": "a", "equals": 1}]})).unwrap_err();
+        assert_eq!(faults, ["filters[0]"]);
     }
 
     #[test]

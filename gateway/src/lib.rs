@@ -1,15 +1,40 @@
 //! The gateway: HTTP in front of the one pipeline (rewrite, retrieve, rerank), with keys, limits and episodes.
+//!
+//! [`Gateway::open`] opens all parts, [`Gateway::serve`] accepts requests, [`RunningGateway::shutdown`] drains. Offline
+//! evaluation opens [`Parts`] alone and runs the same [`Pipeline`]. A request goes, from the outside in, through the
+//! accept loop (timers, connection cap), the envelope (request id, panics, problems), and its handler: key, rate, body,
+//! fields, idempotency, admission, pipeline, episode, reply.
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")
 )]
 
+mod app;
 mod auth;
+mod body;
 mod dto;
+mod error;
 mod idempotency;
 mod keys;
 mod limits;
+mod parts;
+mod pipeline;
 mod problem;
+mod recorder;
+mod request_id;
+mod router;
+mod routes;
 mod serve;
 mod telemetry;
 mod tenants;
+
+pub use app::{Gateway, RunningGateway, ShutdownReport};
+pub use error::GatewayError;
+pub use keys::{KeyError, KeyFile, KeyRecord, MintedKey, Scope};
+pub use parts::Parts;
+pub use pipeline::{Pipeline, PipelineError, QuerySource, Run, RunOptions};
+pub use telemetry::{Telemetry, TelemetryError, init as init_telemetry};
+pub use tenants::{TenantMap, Tenants};
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,8 @@ pub struct Telemetry {
 /// # Errors
 /// A filter or endpoint that cannot be used, or a second call.
 pub fn init(settings: &TelemetrySettings) -> Result<Telemetry, TelemetryError> {
-    let filter = EnvFilter::try_new(&settings.log)
+    // The embedded engine warns of its own defaults at every start; a filter that names it brings that back.
+    let filter = EnvFilter::try_new(format!("qdrant_edge=error,{}", settings.log))
         .map_err(|error| TelemetryError::Filter { filter: settings.log.clone(), reason: error.to_string() })?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match settings.log_format {

@@ -1,0 +1,44 @@
+//! The public surface: a table of paths.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use http::StatusCode;
+
+use crate::app::App;
+use crate::problem::Problem;
+use crate::request_id::envelope;
+use crate::routes::{documents, episodes, ops, rag};
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/general_rag", post(rag::general_rag))
+        .route("/api/chat/general_rag", post(rag::general_rag))
+        .route("/v1/kbs/{kb}/documents", get(documents::list))
+        .route("/v1/kbs/{kb}/documents/{doc_id}", put(documents::put).get(documents::get).delete(documents::delete))
+        .route("/v1/episodes", get(episodes::list))
+        .route("/v1/episodes/{id}", get(episodes::show))
+        .route("/v1/version", get(ops::version))
+        .route("/livez", get(ops::livez))
+        .route("/readyz", get(ops::readyz))
+        .route("/health", get(ops::readyz))
+        .route("/metrics", get(ops::metrics))
+        .route("/openapi.json", get(ops::openapi))
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(&app), envelope))
+        .with_state(app)
+}
+
+async fn no_route() -> Response {
+    Problem::not_found("there is no such route: /openapi.json lists them").into_response()
+}
+
+async fn wrong_method() -> Response {
+    let detail = "this route does not take this method: the header allow lists what it takes";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into_response()
+}

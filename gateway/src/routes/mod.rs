@@ -1,0 +1,6 @@
+//! The handlers, one file an area.
+
+pub mod documents;
+pub mod episodes;
+pub mod ops;
+pub mod rag;

@@ -1,0 +1,109 @@
+//! For those who run it: liveness, readiness, metrics, version, and the description of all routes.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use recast_config::RewriterKind;
+use serde_json::{Value, json};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use crate::app::App;
+use crate::routes::{documents, episodes, rag};
+use crate::telemetry;
+
+/// The process runs.
+#[utoipa::path(get, path = "/livez", tag = "ops", responses((status = 200, description = "the process runs")))]
+pub async fn livez() -> Json<Value> {
+    Json(json!({"status": "alive"}))
+}
+
+/// Whether requests should be sent here, check by check.
+#[utoipa::path(
+    get, path = "/readyz", tag = "ops",
+    responses((status = 200, description = "ready; `degraded` where it works with less"), (status = 503, description = "not ready, or draining"))
+)]
+pub async fn readyz(State(app): State<Arc<App>>) -> Response {
+    let store = app.parts.pipeline.retriever().health().await;
+    let episodes = app.episodes.health();
+    let ladder = app.parts.pipeline.ladder();
+    let rewriter = match app.settings.rewriter.kind {
+        RewriterKind::Local => ladder.local().is_some(),
+        RewriterKind::Remote => ladder.remote().is_some(),
+        RewriterKind::PassThrough => true,
+    };
+    let serving = !app.is_shutting_down();
+    let ready = serving && store.ready && rewriter;
+    let status = match (ready, &episodes.problem) {
+        (false, _) => "not_ready",
+        (true, Some(_)) => "degraded",
+        (true, None) => "ready",
+    };
+    let body = json!({
+        "status": status,
+        "checks": {
+            "serving": {"ok": serving},
+            "store": {"ok": store.ready, "unflushed": store.unflushed},
+            "rewriter": {"ok": rewriter, "waiting": ladder.waiting()},
+            "episodes": {
+                "ok": episodes.problem.is_none(),
+                "problem": episodes.problem.as_ref().map(ToString::to_string),
+                "queued": episodes.queued,
+                "stored": episodes.stored,
+                "failed": episodes.failed,
+            },
+            "tenants": {"ok": true, "count": app.parts.tenants.snapshot().len()},
+        },
+    });
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(body)).into_response()
+}
+
+/// Metrics in the text format of Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "ops", responses((status = 200, description = "Prometheus text", body = String)))]
+pub async fn metrics(State(app): State<Arc<App>>) -> Response {
+    metrics::gauge!("recast_in_flight").set(app.tasks.len() as f64);
+    metrics::gauge!("recast_rewriter_waiting").set(app.parts.pipeline.ladder().waiting() as f64);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry::prometheus().render()).into_response()
+}
+
+/// What runs here.
+#[utoipa::path(get, path = "/v1/version", tag = "ops", responses((status = 200, description = "version and policy")))]
+pub async fn version(State(app): State<Arc<App>>) -> Json<Value> {
+    let pipeline = &app.parts.pipeline;
+    Json(json!({
+        "name": "recast",
+        "version": env!("CARGO_PKG_VERSION"),
+        "policy": pipeline.ladder().local().map(|local| local.policy()),
+        "embedder": pipeline.retriever().embedder_identity(),
+        "reranker": pipeline.retriever().reranker_identity(),
+    }))
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "recast", description = "A query-rewrite RAG gateway. Errors are RFC 9457 problem details with a stable `code`."),
+    paths(
+        rag::general_rag, documents::put, documents::list, documents::get, documents::delete, episodes::show,
+        episodes::list, livez, readyz, metrics, version
+    ),
+    modifiers(&Bearer)
+)]
+struct Api;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("rk_<id>_<secret>").build();
+        api.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(bearer));
+    }
+}
+
+/// The description of all routes.
+pub async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(Api::openapi())
+}
