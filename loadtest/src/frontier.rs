@@ -14,6 +14,9 @@ pub const BOUNDS_MS: [u64; 5] = [1, 5, 10, 50, 100];
 /// Share of late starts above which a run says more about the generator than about the server.
 pub const LATE_SHARE_LIMIT: f64 = 0.01;
 
+/// How often a rung is measured before a late generator ends the matter.
+const TRIES: u64 = 3;
+
 /// One rung of the ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Step {
@@ -123,7 +126,8 @@ pub fn median_and_range(values: &[f64]) -> Option<(f64, f64, f64)> {
     Some((median, *low, *high))
 }
 
-/// Climbs once. `plan.rate` is the first rate; `on_step` sees each finished run.
+/// Climbs once. `plan.rate` is the first rate; a voided rung is measured again, twice at most; `on_step` sees each
+/// finished run, voided ones too.
 ///
 /// # Errors
 /// As [`open_loop::run`].
@@ -139,10 +143,16 @@ pub async fn climb(
     for rate in rates(plan.rate, factor, max_steps) {
         // The warm-up of the first step fills caches; later ones only need the new rate to settle.
         let warm_up = if steps.is_empty() { plan.warm_up } else { plan.warm_up.min(Duration::from_secs(1)) };
-        let finished = open_loop::run(Plan { rate, warm_up, ..plan }, Arc::clone(load)).await?;
-        let step = Step::of(rate, &finished);
-        on_step(&step, finished);
-        steps.push(step);
+        for attempt in 1..=TRIES {
+            let seed = plan.seed.wrapping_add(attempt - 1);
+            let finished = open_loop::run(Plan { rate, warm_up, seed, ..plan }, Arc::clone(load)).await?;
+            let step = Step::of(rate, &finished);
+            on_step(&step, finished);
+            if attempt == TRIES || !step.voided() {
+                steps.push(step);
+                break;
+            }
+        }
         if exhausted(&steps, widest) {
             break;
         }

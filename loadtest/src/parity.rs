@@ -58,6 +58,12 @@ impl Parity {
         }
     }
 
+    /// Whether anything was acknowledged or stored, so that the comparison says something.
+    #[must_use]
+    pub fn tested(&self) -> bool {
+        self.acknowledged > 0 || self.stored > 0
+    }
+
     /// Whether every acknowledged episode is stored once, and nothing else is.
     #[must_use]
     pub fn holds(&self) -> bool {

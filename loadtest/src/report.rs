@@ -162,7 +162,11 @@ pub fn to_text(report: &Report) -> Result<String, fmt::Error> {
         overhead.write(&mut out)?;
     }
     if let Some(parity) = &report.parity {
-        let verdict = if parity.holds() { "holds" } else { "BROKEN" };
+        let verdict = match (parity.tested(), parity.holds()) {
+            (false, _) => "NOT TESTED",
+            (true, true) => "holds",
+            (true, false) => "BROKEN",
+        };
         writeln!(
             out,
             "\nrow parity {verdict}: {} acknowledged ({} distinct), {} stored, {} of unknown fate; missing {}, repeated {}, unexplained {}",

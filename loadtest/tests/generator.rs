@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use recast_loadtest::client::Pool;
 use recast_loadtest::closed_loop::{self, Amount};
+use recast_loadtest::frontier::{self, BOUNDS_MS};
 use recast_loadtest::open_loop::{self, Load, Plan};
 use recast_loadtest::parity::{self, Counter};
 use recast_loadtest::requests::{Prepared, TenantBody, prepare};
@@ -157,4 +158,26 @@ async fn a_refusal_and_an_absent_server_are_errors_by_name() {
     let record = closed_loop::run(plan, &absent).await.expect("a run").record;
     assert_eq!((record.answered, record.errors.get("connect")), (0, Some(&20)));
     assert_eq!(record.unknown, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ladder_measures_a_voided_rung_again_and_gives_up_on_it() {
+    let (load, _) = load(Server::default()).await;
+    // No start is earlier than due, so a tolerance of nothing voids every run.
+    let plan =
+        Plan { warm_up: Duration::ZERO, late_after: Duration::ZERO, ..self::plan(200.0, Duration::from_millis(100)) };
+    let mut runs = 0;
+    let steps = frontier::climb(plan, 1.25, 10, &load, |_, _| runs += 1).await.expect("a climb");
+    assert_eq!((steps.len(), runs), (2, 6), "two rungs of three tries end the climb");
+    assert!(frontier::frontier(&steps, &BOUNDS_MS).iter().all(|reach| reach.rate.is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ladder_climbs_as_far_as_it_is_told() {
+    let (load, _) = load(Server::default()).await;
+    let plan = Plan { warm_up: Duration::ZERO, late_after: STALL, ..self::plan(100.0, Duration::from_millis(200)) };
+    let mut rates = Vec::new();
+    let steps = frontier::climb(plan, 2.0, 3, &load, |step, _| rates.push(step.rate)).await.expect("a climb");
+    assert_eq!(rates, [100.0, 200.0, 400.0]);
+    assert!(steps.iter().all(|step| step.errors == 0 && step.answered > 0));
 }
