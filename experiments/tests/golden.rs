@@ -1,4 +1,5 @@
 //! Agreement with SciPy (bootstrap, Wilson) and with a full enumeration (sign flips), from recorded numbers.
+#![allow(clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 use recast_experiments::{Bootstrap, Method, bootstrap_mean, sign_flip, wilson};
 use serde_json::Value;

@@ -1,4 +1,5 @@
 //! The program itself, against its own echo server.
+#![allow(clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
