@@ -197,6 +197,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_log_whose_store_is_gone_is_not_replayed_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let (live, copy, gone) = (dir.path().join("e.db"), dir.path().join("copy.db"), dir.path().join("gone.db"));
+        let store = EpisodeStore::open(&live, &settings(Durability::Strict)).unwrap();
+        store.append(episode("a", 0)).await.unwrap();
+        backup(&live, &copy).unwrap();
+        store.append(episode("a", 1)).await.unwrap();
+        std::fs::copy(beside(&live, "-wal"), beside(&gone, "-wal")).unwrap();
+        restore(&copy, &gone, false).unwrap();
+        assert_eq!(ids(&gone).len(), 1);
+        store.close().await;
+    }
+
+    #[tokio::test]
     async fn a_damaged_backup_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (live, copy) = (dir.path().join("e.db"), dir.path().join("copy.db"));

@@ -13,8 +13,15 @@ use crate::testing::{episode, settings};
 fn cpu_us() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     // user and system time are fields 14 and 15, in ticks of 10 ms; the name in field 2 ends with the last ')'
-    let fields: Vec<u64> =
-        stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|text| text.parse().unwrap()).collect();
+    let fields: Vec<u64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|text| text.parse().unwrap())
+        .collect();
     (fields[0] + fields[1]) * 10_000
 }
 

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
 use super::*;
@@ -185,4 +186,43 @@ async fn a_full_queue_refuses_at_once() {
     let health = store.health();
     assert_eq!((health.failed, health.queued), (1, 0));
     assert_eq!(ids(&store, "a").await.len() as u64, health.stored.min(1000));
+}
+
+/// `mount -t tmpfs -o size=16m tmpfs DIR`, then `RECAST_TEST_SMALL_DISK=DIR cargo test ... -- --ignored small_disk`.
+#[tokio::test]
+#[ignore = "needs a small disk of its own, which needs root"]
+async fn a_really_full_small_disk_refuses_and_resumes() {
+    let dir = PathBuf::from(std::env::var_os("RECAST_TEST_SMALL_DISK").expect("a folder on a small disk"));
+    let (path, ballast) = (dir.join("e.db"), dir.join("ballast"));
+    std::fs::write(&ballast, vec![1; 6 << 20]).unwrap();
+    let store = EpisodeStore::open(&path, &settings(Durability::Strict)).unwrap();
+    let mut acknowledged = BTreeSet::new();
+    let mut causes = BTreeSet::new();
+    for ms in 0..20_000 {
+        let episode = episode("a", ms);
+        let id = episode.id;
+        match store.append(episode).await {
+            Ok(()) => assert!(acknowledged.insert(id)),
+            Err(error) => {
+                causes.insert(error.to_string());
+            }
+        }
+    }
+    eprintln!("stored {} of 20000; refused because: {causes:?}", acknowledged.len());
+    assert!(!causes.is_empty() && store.health().problem.is_some());
+    std::fs::remove_file(&ballast).unwrap();
+    let after = episode("a", 0);
+    acknowledged.insert(after.id);
+    store.append(after).await.unwrap();
+    assert_eq!(store.health().problem, None);
+    store.close().await;
+    assert_eq!(crate::doctor(&path, &settings(Durability::Strict)).findings, []);
+    let reader = EpisodeReader::open(&path).unwrap();
+    for id in &acknowledged {
+        reader.get(&tenant("a"), *id).unwrap();
+    }
+    assert_eq!(store.health().stored, acknowledged.len() as u64);
+    for file in ["e.db", "e.db-wal", "e.db-shm", "e.db.lock"] {
+        let _ = std::fs::remove_file(dir.join(file));
+    }
 }
