@@ -153,6 +153,11 @@ async fn a_refusal_and_an_absent_server_are_errors_by_name() {
 
     let mut keyless = bodies();
     keyless[0].authorization = None;
+    let pool = Arc::into_inner(with_key).expect("nobody else holds it").pool;
+    let without_key = Arc::new(Load { pool, requests: keyless.clone(), pid: None });
+    let refused = closed_loop::run(plan, &without_key).await.expect("a run").record;
+    assert_eq!((refused.answered, refused.errors.get("401")), (0, Some(&20)));
+
     let address = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
     let absent = Pool::new(&format!("http://{address}"), "/general_rag", Duration::from_secs(1)).expect("a plain URL");
     let absent = Arc::new(Load { pool: absent, requests: keyless, pid: None });
