@@ -10,6 +10,8 @@ use crate::{Result, RewriteError};
 
 /// A stand-in may be this many times as old as an exact hit.
 const STAND_IN_AGE: u32 = 10;
+/// The cache refuses ages of centuries with a panic.
+const MOST_AGE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Rewrites by tenant, prompt, conversation and policy; and the newest one of each conversation by whatever policy,
 /// which stands in when the local model fails. Equal questions that arrive together are rewritten once.
@@ -42,15 +44,23 @@ impl RewriteCache {
     #[must_use]
     pub fn new(entries: u64, age: Duration) -> Self {
         let keeps = entries > 0 && !age.is_zero();
-        let cache = |age: Duration| Cache::builder().max_capacity(entries).time_to_live(age.max(Duration::from_secs(1))).build();
-        Self { exact: cache(age), stand_ins: cache(age * STAND_IN_AGE), secret: rand::random(), keeps }
+        let cache = |age: Duration| {
+            let age = age.clamp(Duration::from_secs(1), MOST_AGE);
+            Cache::builder().max_capacity(entries).time_to_live(age).build()
+        };
+        Self { exact: cache(age), stand_ins: cache(age.saturating_mul(STAND_IN_AGE)), secret: rand::random(), keeps }
     }
 
     /// The rewrite of this question by this policy: a kept one (marked [`RewriteSource::Cached`]), or a new one.
     ///
     /// # Errors
     /// Those of `fresh`; all who wait for the same question get the same one. Errors are not kept.
-    pub async fn get_or<F>(&self, question: Question<'_>, policy: &PolicyId, fresh: F) -> Result<Rewrite, Arc<RewriteError>>
+    pub async fn get_or<F>(
+        &self,
+        question: Question<'_>,
+        policy: &PolicyId,
+        fresh: F,
+    ) -> Result<Rewrite, Arc<RewriteError>>
     where
         F: Future<Output = Result<Rewrite>>,
     {
@@ -99,12 +109,8 @@ pub fn rewrite_key(secret: &[u8; 32], question: Question<'_>, policy: Option<&Po
     part(policy.map_or("", PolicyId::as_str).as_bytes());
     part(tenant.as_str().as_bytes());
     part(prompt_hash.as_bytes());
-    for text in [
-        &conversation.query,
-        &conversation.user_profile,
-        &conversation.history_summary,
-        &conversation.thought,
-    ] {
+    for text in [&conversation.query, &conversation.user_profile, &conversation.history_summary, &conversation.thought]
+    {
         part(text.as_bytes());
     }
     for turn in &conversation.history {
@@ -127,7 +133,8 @@ mod tests {
     use super::*;
 
     fn conversation(query: &str, history: &[(Role, &str)]) -> Conversation {
-        let history = history.iter().map(|(role, content)| Turn { role: *role, content: (*content).to_owned() }).collect();
+        let history =
+            history.iter().map(|(role, content)| Turn { role: *role, content: (*content).to_owned() }).collect();
         Conversation { query: query.into(), history, ..Conversation::default() }
     }
 
@@ -203,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn zero_entries_keep_nothing() {
-        let cache = RewriteCache::new(0, Duration::from_secs(60));
+        let cache = RewriteCache::new(0, Duration::MAX);
         let conversation = conversation("q", &[]);
         let tenant: TenantId = "a".parse().unwrap();
         let question = Question { tenant: &tenant, prompt_hash: "", conversation: &conversation };

@@ -247,7 +247,10 @@ mod tests {
     async fn a_dead_engine_comes_back_within_the_request() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/tiny_qwen3/base");
         let dir = tempfile::tempdir().unwrap();
-        train_tokenizer(&[], "", VocabularySettings { entries: 300, words: 0 }).unwrap().write(dir.path(), 128).unwrap();
+        train_tokenizer(&[], "", VocabularySettings { entries: 300, words: 0 })
+            .unwrap()
+            .write(dir.path(), 128)
+            .unwrap();
         let files = ModelFiles::Safetensors {
             config: golden.join("config.json"),
             tokenizer: dir.path().join("tokenizer.json"),

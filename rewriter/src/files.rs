@@ -65,7 +65,10 @@ impl ModelSource {
     fn open_folder(path: &Path, adapter: Option<&Path>) -> Result<Self> {
         let folder = ModelFolder::open(path)?;
         if folder.manifest().kind != ModelKind::Rewriter {
-            return Err(RewriteError::load(path, "its recast.toml says that it is no rewriter: set rewriter.model to one"));
+            return Err(RewriteError::load(
+                path,
+                "its recast.toml says that it is no rewriter: set rewriter.model to one",
+            ));
         }
         let own = path.join(ADAPTER_CONFIG).exists().then_some(path);
         let merged = adapter.or(own);
@@ -94,7 +97,10 @@ impl ModelSource {
 
     fn open_gguf(path: &Path, weights: PathBuf, adapter: Option<&Path>) -> Result<Self> {
         if adapter.is_some() {
-            return Err(RewriteError::load(path, "the engine merges no adapter into a GGUF file: clear rewriter.adapter"));
+            return Err(RewriteError::load(
+                path,
+                "the engine merges no adapter into a GGUF file: clear rewriter.adapter",
+            ));
         }
         let folder = weights.parent().unwrap_or(Path::new("."));
         let tokenizer_file = folder.join("tokenizer.json");
@@ -124,7 +130,10 @@ fn gguf_file(path: &Path) -> Result<Option<PathBuf>> {
     let is_gguf = |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
     if is_gguf(path) {
         if !path.is_file() {
-            return Err(RewriteError::load(path, "there is no such file: set rewriter.model to a model folder or a .gguf file"));
+            return Err(RewriteError::load(
+                path,
+                "there is no such file: set rewriter.model to a model folder or a .gguf file",
+            ));
         }
         return Ok(Some(path.to_owned()));
     }
@@ -137,7 +146,9 @@ fn gguf_file(path: &Path) -> Result<Option<PathBuf>> {
     match found.len() {
         0 => Ok(None),
         1 => Ok(found.pop()),
-        count => Err(RewriteError::load(path, format!("it holds {count} .gguf files: name one of them in rewriter.model"))),
+        count => {
+            Err(RewriteError::load(path, format!("it holds {count} .gguf files: name one of them in rewriter.model")))
+        }
     }
 }
 
@@ -171,7 +182,8 @@ fn hash_of(files: &[PathBuf], text: &str) -> Result<String> {
 
 /// `name-0123456789ab`, the name made fit for an identifier.
 fn policy(name: &str, identity: &str) -> Result<PolicyId> {
-    let legal = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c.to_ascii_lowercase() } else { '-' };
+    let legal =
+        |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c.to_ascii_lowercase() } else { '-' };
     let name: String = name.chars().map(legal).take(60).collect();
     let name = if name.is_empty() { "rewriter" } else { &name };
     let id = format!("{name}-{}", identity.get(..12).unwrap_or(identity));

@@ -126,7 +126,8 @@ impl Ladder {
         let mut degraded = Vec::new();
         if let Some(local) = self.local() {
             let prompt_hash = local.prompt_hash(&request.tenant);
-            let question = Question { tenant: &request.tenant.id, prompt_hash: &prompt_hash, conversation: &request.conversation };
+            let question =
+                Question { tenant: &request.tenant.id, prompt_hash: &prompt_hash, conversation: &request.conversation };
             match self.by_local(&*local, request, question, limits).await {
                 Ok(rewrite) => return Rewritten { rewrite, degraded, prompt_hash },
                 Err(error) => {
@@ -175,7 +176,12 @@ impl Ladder {
         timeout_at(deadline, timely).await.unwrap_or_else(|_| Err(Arc::new(RewriteError::Timeout)))
     }
 
-    async fn by_remote(&self, remote: &dyn Rewriter, request: &RewriteRequest, limits: &RewriteLimits) -> Result<Rewrite> {
+    async fn by_remote(
+        &self,
+        remote: &dyn Rewriter,
+        request: &RewriteRequest,
+        limits: &RewriteLimits,
+    ) -> Result<Rewrite> {
         let deadline = limits.request.min(Instant::now() + limits.remote);
         let rewrite = timeout_at(deadline, remote.rewrite(request, deadline)).await;
         checked(request, rewrite.unwrap_or(Err(RewriteError::Timeout))?)

@@ -3,10 +3,7 @@
 //! [`Ladder`] is what serving asks, and it always answers: the local model ([`LocalRewriter`]), an earlier rewrite of
 //! the same conversation, the 32B service ([`RemoteRewriter`]), and at last the user's own query. The engine that runs
 //! local models does several things wrong on a processor; `engine.rs` and `sampler.rs` say which, and go around them.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 use std::sync::Arc;
 

@@ -56,11 +56,19 @@ impl LocalRewriter {
     }
 
     async fn start(engine: Engine, source: ModelSource, settings: &RewriterSettings, wanted: usize) -> Result<Self> {
+        let bounds = *source.renderer.settings();
+        if bounds.max_prompt_tokens >= engine.window() {
+            let reason = format!(
+                "its window of {} tokens is shorter than a prompt of {}: set prompt.max_prompt_tokens in its recast.toml",
+                engine.window(),
+                bounds.max_prompt_tokens
+            );
+            return Err(RewriteError::load(&source.path, reason));
+        }
         let prompts = [trial(&source.renderer, "怎么")?, trial(&source.renderer, "什么")?];
         let length = prompts[0].len().min(prompts[1].len());
         let ends = prompts.each_ref().map(|prompt| &prompt[prompt.len() - length..]);
         let tested = self_test(&engine, ends, wanted).await?;
-        let bounds = source.renderer.settings();
         let sampling = Sampling {
             temperature: settings.temperature,
             top_p: settings.top_p,
@@ -161,7 +169,7 @@ fn check_memory(settings: &RewriterSettings, source: &ModelSource, sequences: us
     let path: &Path = &source.path;
     let available = match settings.memory_limit_mib {
         0 => device_bytes(settings.device),
-        limit => Some(limit << 20),
+        limit => Some(limit.saturating_mul(1 << 20)),
     };
     let Some(available) = available else {
         tracing::warn!(model = %path.display(), need_mib = need.total() >> 20, "available memory is not known");

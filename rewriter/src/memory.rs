@@ -29,7 +29,7 @@ impl MemoryNeed {
     /// Everything together.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.weights + self.cache + self.engine
+        self.weights.saturating_add(self.cache).saturating_add(self.engine)
     }
 
     /// Estimates the need of a model from the sizes that its files state.
@@ -60,7 +60,7 @@ impl MemoryNeed {
                 }
                 let linear = (numbers.linear as f64 * bits_per_weight(quantization, bytes) / 8.0) as u64;
                 let cache = config.map_or(0, |config| cache_bytes(config, bytes, tokens) * sequences as u64);
-                (linear + numbers.other * bytes, cache)
+                (linear.saturating_add(numbers.other.saturating_mul(bytes)), cache)
             }
         };
         Ok(Self { weights, cache, engine: ENGINE })
@@ -80,7 +80,13 @@ impl MemoryNeed {
 
 impl fmt::Display for MemoryNeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "weights {} MiB, cache {} MiB, engine {} MiB", self.weights >> 20, self.cache >> 20, self.engine >> 20)
+        write!(
+            f,
+            "weights {} MiB, cache {} MiB, engine {} MiB",
+            self.weights >> 20,
+            self.cache >> 20,
+            self.engine >> 20
+        )
     }
 }
 
@@ -113,27 +119,32 @@ impl Numbers {
         let mut file = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
         let size = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
         let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(|_| wrong("it is too short for a safetensors file: copy it again".to_owned()))?;
+        file.read_exact(&mut length)
+            .map_err(|_| wrong("it is too short for a safetensors file: copy it again".to_owned()))?;
         let header_size = u64::from_le_bytes(length);
         if header_size > MOST_HEADER.min(size.saturating_sub(8)) {
             return Err(wrong("its header is damaged or cut off: copy the file again".to_owned()));
         }
         let mut header = vec![0; header_size as usize];
         file.read_exact(&mut header).map_err(|error| wrong(error.to_string()))?;
-        let header: serde_json::Map<String, Value> =
-            serde_json::from_slice(&header).map_err(|error| wrong(format!("its header is damaged ({error}): copy the file again")))?;
+        let header: serde_json::Map<String, Value> = serde_json::from_slice(&header)
+            .map_err(|error| wrong(format!("its header is damaged ({error}): copy the file again")))?;
         let mut end = 0;
         for (name, tensor) in header.iter().filter(|(name, _)| *name != "__metadata__") {
-            let numbers = |value: Option<&Value>| -> Option<Vec<u64>> { value?.as_array()?.iter().map(Value::as_u64).collect() };
-            let (Some(shape), Some(offsets)) = (numbers(tensor.get("shape")), numbers(tensor.get("data_offsets"))) else {
+            let numbers =
+                |value: Option<&Value>| -> Option<Vec<u64>> { value?.as_array()?.iter().map(Value::as_u64).collect() };
+            let (Some(shape), Some(offsets)) = (numbers(tensor.get("shape")), numbers(tensor.get("data_offsets")))
+            else {
                 return Err(wrong(format!("its header does not describe {name}: copy the file again")));
             };
-            let count = shape.iter().product::<u64>();
-            if shape.len() == 2 && !name.contains("embed") { self.linear += count } else { self.other += count }
+            let count = shape.iter().fold(1u64, |count, size| count.saturating_mul(*size));
+            let sum = if shape.len() == 2 && !name.contains("embed") { &mut self.linear } else { &mut self.other };
+            *sum = sum.saturating_add(count);
             end = end.max(offsets.last().copied().unwrap_or(0));
         }
-        if size < 8 + header_size + end {
-            return Err(wrong(format!("it is cut off at {size} of {} bytes: copy it again", 8 + header_size + end)));
+        let whole = end.saturating_add(8 + header_size);
+        if size < whole {
+            return Err(wrong(format!("it is cut off at {size} of {whole} bytes: copy it again")));
         }
         Ok(())
     }
@@ -149,7 +160,11 @@ pub fn available_bytes() -> Option<u64> {
     let number = |name: &str| -> Option<u64> {
         std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse().ok()
     };
-    let group = number("memory.max").map(|max| max.saturating_sub(number("memory.current").unwrap_or(0)));
+    // pages of files count as used there, but go when they are needed
+    let stat = std::fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
+    let files = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse().ok()).unwrap_or(0u64);
+    let used = number("memory.current").unwrap_or(0).saturating_sub(files);
+    let group = number("memory.max").map(|max| max.saturating_sub(used));
     Some(group.map_or(kib << 10, |group| group.min(kib << 10)))
 }
 
@@ -165,8 +180,12 @@ mod tests {
         bytes.extend(header.as_bytes());
         bytes.extend(vec![0; data]);
         std::fs::write(&path, bytes).unwrap();
-        let files =
-            ModelFiles::Safetensors { config: path.clone(), tokenizer: path.clone(), weights: vec![path], adapter: None };
+        let files = ModelFiles::Safetensors {
+            config: path.clone(),
+            tokenizer: path.clone(),
+            weights: vec![path],
+            adapter: None,
+        };
         (dir, files)
     }
 

@@ -197,5 +197,6 @@ fn pause_before_retry(error: &RewriteError) -> Option<Duration> {
         RewriteError::Status { status, retry_after } if *status >= 500 || *status == 429 => retry_after.unwrap_or(0),
         _ => return None,
     };
-    Some(Duration::from_secs(asked) + Duration::from_millis(PAUSE_MS + rand::random_range(0..PAUSE_MS)))
+    // longer than an hour is as good as never, and sums stay small
+    Some(Duration::from_secs(asked.min(3600)) + Duration::from_millis(PAUSE_MS + rand::random_range(0..PAUSE_MS)))
 }

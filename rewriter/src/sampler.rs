@@ -89,7 +89,8 @@ impl CustomLogitsProcessor for SeededSampler {
 /// from: temperature and top-p applied and renormalised. At temperature 0 the likeliest token, with its probability
 /// under the plain softmax. `None` where the row is empty or holds no finite maximum.
 fn draw(logits: &[f32], sampling: &Sampling, rng: &mut ChaCha8Rng) -> Option<(u32, f32)> {
-    let greedy = sampling.temperature <= 0.0;
+    // anything colder would divide to infinity, and draws the same token
+    let greedy = sampling.temperature < 1e-6;
     let inverse = if greedy { 1.0 } else { 1.0 / sampling.temperature };
     let mut best = 0;
     for (token, logit) in logits.iter().enumerate() {

@@ -41,7 +41,8 @@ pub async fn self_test(engine: &Engine, prompts: [&[u32]; 2], wanted: usize) -> 
     let tokens_per_second = again.token_ids.len() as f64 / started.elapsed().as_secs_f64().max(1e-9);
     let drift = difference(&alone, &again);
     if drift > 1e-4 {
-        let reason = format!("the same prompt gave something else the second time (log-probabilities differ by {drift} nats)");
+        let reason =
+            format!("the same prompt gave something else the second time (log-probabilities differ by {drift} nats)");
         return Err(RewriteError::Engine(reason));
     }
     if wanted <= 1 {

@@ -7,7 +7,16 @@ const LENGTH_RATIO: usize = 5;
 
 /// Parts that only a prompt or an echoed instruction holds. Lower case.
 const MARKERS: [&str; 10] = [
-    "<think", "</think", "<|im_", "<|endoftext", "<|", "[inst]", "<<sys>>", "thought process:", "思考过程：", "思考过程:",
+    "<think",
+    "</think",
+    "<|im_",
+    "<|endoftext",
+    "<|",
+    "[inst]",
+    "<<sys>>",
+    "thought process:",
+    "思考过程：",
+    "思考过程:",
 ];
 /// How a reply starts that plays a role instead of writing a query. Lower case.
 const ROLE_PREFIXES: [&str; 8] =
@@ -101,8 +110,13 @@ mod tests {
         assert_eq!(check("a\0b"), InvalidRewrite::Control);
         assert_eq!(check("胶原\u{FFFD}"), InvalidRewrite::Control);
         let marked = [
-            "<think>好的</think>胶原", "胶原<|im_end|>", "<|IM_START|>system", "Thought process: the user asks",
-            "assistant: 胶原蛋白", "胶原\nsystem: ignore", "[INST] x [/INST]",
+            "<think>好的</think>胶原",
+            "胶原<|im_end|>",
+            "<|IM_START|>system",
+            "Thought process: the user asks",
+            "assistant: 胶原蛋白",
+            "胶原\nsystem: ignore",
+            "[INST] x [/INST]",
         ];
         for text in marked {
             assert!(matches!(check(text), InvalidRewrite::Marker(_)), "{text}");

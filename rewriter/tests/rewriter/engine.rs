@@ -163,7 +163,9 @@ async fn damaged_files_are_named_and_the_network_is_not_asked() {
     let prose = write("prose.json", b"this is no JSON");
     let odd = write("odd.json", br#"{"model_type": "qwen3", "hidden_size": -3}"#);
     let missing = folder.path().join("nowhere");
-    fn parts(files: &mut ModelFiles) -> (&mut std::path::PathBuf, &mut std::path::PathBuf, &mut Vec<std::path::PathBuf>) {
+    fn parts(
+        files: &mut ModelFiles,
+    ) -> (&mut std::path::PathBuf, &mut std::path::PathBuf, &mut Vec<std::path::PathBuf>) {
         let ModelFiles::Safetensors { config, tokenizer, weights, .. } = files else { panic!() };
         (config, tokenizer, weights)
     }

@@ -66,7 +66,12 @@ fn ladder(local: Option<Arc<Double>>, remote: Option<Act>, places: usize) -> Lad
 fn limits(local_ms: u64, remote_ms: u64) -> RewriteLimits {
     let now = Instant::now();
     let request = now + Duration::from_secs(30);
-    RewriteLimits { local: now + Duration::from_millis(local_ms), remote: Duration::from_millis(remote_ms), request, use_cache: true }
+    RewriteLimits {
+        local: now + Duration::from_millis(local_ms),
+        remote: Duration::from_millis(remote_ms),
+        request,
+        use_cache: true,
+    }
 }
 
 fn expect(rewritten: &Rewritten, text: &str, source: RewriteSource, degraded: &[Degradation]) {
@@ -83,9 +88,27 @@ async fn each_rung_stands_in_for_the_one_above() {
         (Some(Act::Invalid), Some(Act::Write("remote")), "remote", RewriteSource::Remote, vec![D::RewriteInvalid]),
         (Some(Act::Write("。")), Some(Act::Write("remote")), "remote", RewriteSource::Remote, vec![D::RewriteInvalid]),
         (Some(Act::Hang), Some(Act::Write("remote")), "remote", RewriteSource::Remote, vec![D::RewriteTimeout]),
-        (Some(Act::Fail), Some(Act::Fail), "q", RewriteSource::PassThrough, vec![D::RewriteFailed, D::RemoteRewriteFailed]),
-        (Some(Act::Fail), Some(Act::Hang), "q", RewriteSource::PassThrough, vec![D::RewriteFailed, D::RemoteRewriteFailed]),
-        (Some(Act::Fail), Some(Act::Write(" ")), "q", RewriteSource::PassThrough, vec![D::RewriteFailed, D::RemoteRewriteFailed]),
+        (
+            Some(Act::Fail),
+            Some(Act::Fail),
+            "q",
+            RewriteSource::PassThrough,
+            vec![D::RewriteFailed, D::RemoteRewriteFailed],
+        ),
+        (
+            Some(Act::Fail),
+            Some(Act::Hang),
+            "q",
+            RewriteSource::PassThrough,
+            vec![D::RewriteFailed, D::RemoteRewriteFailed],
+        ),
+        (
+            Some(Act::Fail),
+            Some(Act::Write(" ")),
+            "q",
+            RewriteSource::PassThrough,
+            vec![D::RewriteFailed, D::RemoteRewriteFailed],
+        ),
         (Some(Act::Fail), None, "q", RewriteSource::PassThrough, vec![D::RewriteFailed]),
         (None, Some(Act::Write("remote")), "remote", RewriteSource::Remote, vec![]),
         (None, Some(Act::Fail), "q", RewriteSource::PassThrough, vec![D::RemoteRewriteFailed]),

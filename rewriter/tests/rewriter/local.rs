@@ -24,7 +24,12 @@ pub fn settings(model: &Path) -> RewriterSettings {
         memory_limit_mib: 0,
         cache_entries: 100,
         cache_seconds: 60,
-        remote: RemoteRewriterSettings { url: String::new(), api_key: "".into(), timeout_ms: 1000, response_bytes: 1000 },
+        remote: RemoteRewriterSettings {
+            url: String::new(),
+            api_key: "".into(),
+            timeout_ms: 1000,
+            response_bytes: 1000,
+        },
     }
 }
 
@@ -61,8 +66,7 @@ async fn the_ladder_of_the_settings_keeps_rewrites() {
     let folder = parrot(&dir.path().join("model"), "胶原");
     let ladder = Ladder::from_settings(&settings(folder.dir())).await.unwrap();
     let request = request("five", "怎么吃");
-    let limits =
-        RewriteLimits { local: soon(), remote: Duration::from_secs(1), request: soon(), use_cache: true };
+    let limits = RewriteLimits { local: soon(), remote: Duration::from_secs(1), request: soon(), use_cache: true };
     let first = ladder.rewrite(&request, &limits).await;
     let second = ladder.rewrite(&request, &limits).await;
     assert_eq!((first.rewrite.source, second.rewrite.source), (RewriteSource::Local, RewriteSource::Cached));

@@ -86,7 +86,8 @@ pub fn parrot(dir: &Path, text: &str) -> ModelFolder {
     for (name, values) in [("model.embed_tokens.weight", embedding), ("lm_head.weight", head)] {
         weights.insert(name.to_owned(), Tensor::from_vec(values, (rows, size), &Device::Cpu).unwrap());
     }
-    let prompt = PromptSettings { style: PromptStyle::Compact, max_prompt_tokens: 64, max_new_tokens: 24, tenant_tag: false };
+    let prompt =
+        PromptSettings { style: PromptStyle::Compact, max_prompt_tokens: 64, max_new_tokens: 24, tenant_tag: false };
     let manifest =
         Manifest { kind: ModelKind::Rewriter, name: "parrot".into(), trained_by: String::new(), prompt, encoder: None };
     ModelFolder::save(dir, &manifest, &config, &weights, &tokenizer, None).unwrap()
@@ -109,11 +110,21 @@ pub fn write_gguf(path: &Path, config: &Qwen3Config, weights: &Weights) {
         ("qwen3.context_length", Value::U64(config.max_position_embeddings as u64)),
     ];
     let names = [
-        ("model.embed_tokens", "token_embd"), ("lm_head", "output"), ("model.norm", "output_norm"),
-        ("model.layers.", "blk."), ("self_attn.q_proj", "attn_q"), ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"), ("self_attn.o_proj", "attn_output"), ("self_attn.q_norm", "attn_q_norm"),
-        ("self_attn.k_norm", "attn_k_norm"), ("post_attention_layernorm", "ffn_norm"), ("input_layernorm", "attn_norm"),
-        ("mlp.gate_proj", "ffn_gate"), ("mlp.up_proj", "ffn_up"), ("mlp.down_proj", "ffn_down"),
+        ("model.embed_tokens", "token_embd"),
+        ("lm_head", "output"),
+        ("model.norm", "output_norm"),
+        ("model.layers.", "blk."),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("input_layernorm", "attn_norm"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
     ];
     let tensors: Vec<(String, QTensor)> = weights
         .iter()

@@ -55,7 +55,10 @@ async fn serve(
     *seen.lock().await = text;
     match script(count.fetch_add(1, Ordering::SeqCst)) {
         Act::Answer(status, body) => {
-            let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\nlocation: /x\r\n\r\n", body.len());
+            let head = format!(
+                "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\nlocation: /x\r\n\r\n",
+                body.len()
+            );
             stream.write_all(head.as_bytes()).await?;
             stream.write_all(body.as_bytes()).await
         }
