@@ -1,4 +1,8 @@
 //! Text to vectors. One model embeds queries and passages; its identity is stored with the collection.
+pub mod fastembed;
+pub mod http;
+pub mod local;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

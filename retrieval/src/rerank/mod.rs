@@ -1,4 +1,9 @@
 //! Orders the first hits anew with a model that reads query and passage together.
+pub mod fastembed;
+pub mod http;
+pub mod local;
+pub mod remembered;
+
 use async_trait::async_trait;
 use tokio::time::Instant;
 

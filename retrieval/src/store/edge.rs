@@ -127,6 +127,20 @@ impl EdgeStore {
         })
     }
 
+    /// Removes the store of `dir` with all it holds.
+    ///
+    /// # Errors
+    /// When another process has it open, or the files cannot be removed.
+    pub fn remove(dir: &Path) -> Result<(), RetrievalError> {
+        if !dir.exists() {
+            return Ok(());
+        }
+        let fault = |error: std::io::Error| RetrievalError::Store(format!("{}: {error}", dir.display()));
+        let lock = File::create(dir.join("lock")).map_err(fault)?;
+        lock.try_lock().map_err(|_| RetrievalError::StoreInUse { path: dir.display().to_string() })?;
+        std::fs::remove_dir_all(dir).map_err(fault)
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Engine) -> Result<T, RetrievalError> + Send + 'static,

@@ -5,7 +5,7 @@ mod edge;
 mod filter;
 mod identity;
 mod payload;
-//Q mod qdrant;
+mod qdrant;
 mod sparse_copy;
 
 use std::path::Path;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub use edge::EdgeStore;
 pub use filter::{Filter, Scalar, Test};
 pub use identity::CollectionSpec;
-//Q pub use qdrant::QdrantStore;
+pub use qdrant::QdrantStore;
 
 use crate::bm25::Sparse;
 use crate::error::RetrievalError;
