@@ -1,0 +1,50 @@
+"""The asker's side: aspects, the groups of questions that mean the same, and the parser of their tables."""
+
+
+class Group:
+    """Questions that one passage answers alike, with the words that writers of rewrites would use."""
+
+    def __init__(self, line):
+        parts = [part.strip() for part in line.split("/")]
+        self.words = [w.strip() for w in parts[0].split(";")]
+        self.short = [w.strip() for w in parts[1].split(";")]
+        self.sentences = [w.strip() for w in parts[2].split(";") if w.strip()] if len(parts) > 2 else []
+        self.also = [a for a in parts[3].split(",") if a] if len(parts) > 3 else []
+        self.questions, self.answers = [], []
+
+    def open_to(self, split):
+        """The questions which a split may use; `t` and `v` ones stay in their split."""
+        return [q for q, only in self.questions if only in ("", split)]
+
+
+class Aspect:
+    """One kind of fact: formal passage templates on one side, colloquial questions on the other."""
+
+    def __init__(self, key, formal, label, source, query_type, templates):
+        self.key, self.formal, self.label = key, formal, label
+        self.source, self.query_type, self.templates = source, query_type, templates
+        self.groups, self.answers = [], []
+
+
+def attach(aspects, table):
+    """Reads a question table: `@key`, `a answer`, `g words / short / sentences / also`, then its `a answer` and questions."""
+    by_key = {aspect.key: aspect for aspect in aspects}
+    aspect = None
+    for line in table.strip().splitlines():
+        line = line.strip()
+        if not line:
+            continue
+        if line.startswith("@"):
+            aspect = by_key[line[1:]]
+        elif line.startswith("a "):
+            (aspect.groups[-1] if aspect.groups else aspect).answers.append(line[2:])
+        elif line.startswith("g "):
+            aspect.groups.append(Group(line[2:]))
+        else:
+            only = {"t ": "test", "v ": "val"}.get(line[:2], "")
+            aspect.groups[-1].questions.append((line[2:] if only else line, only))
+    for each in aspects:
+        marks = [only for group in each.groups for _, only in group.questions]
+        counts = (len(marks), marks.count("test"), marks.count("val"))
+        if counts[0] < 14 or counts[1] < 4 or counts[2] < 2 or len(each.answers) < 2:
+            raise SystemExit(f"aspect {each.key}: {counts} phrasings/test/val, {len(each.answers)} answers: add some")
