@@ -158,7 +158,7 @@ impl Retriever {
     }
 
     /// Takes over the tenants' term expansion and tuning; searches in flight keep what they started with.
-    pub fn set_tenants(&self, tenants: Arc<HashMap<TenantId, Arc<TenantProfile>>>) {
+    pub fn set_tenants(&self, tenants: &HashMap<TenantId, Arc<TenantProfile>>) {
         let searches = tenants.iter().map(|(id, profile)| {
             let expansion = Expansion::new(&profile.term_expansion);
             (id.clone(), TenantSearch { expansion, tuning: self.tuning.tenant(id) })

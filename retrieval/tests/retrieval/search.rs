@@ -182,7 +182,7 @@ async fn a_tenants_expansion_reaches_its_own_searches_only() {
         term_expansion: [("养老金".to_owned(), vec!["superannuation".to_owned()])].into(),
         protected_terms: Vec::new(),
     };
-    retriever.set_tenants(Arc::new(HashMap::from([(tenant("shop"), Arc::new(profile))])));
+    retriever.set_tenants(&HashMap::from([(tenant("shop"), Arc::new(profile))]));
     for (name, expected) in [("shop", vec!["d"]), ("rival", vec![])] {
         let mut request = request(&scope(name, "default"), "养老金");
         request.legs = LegChoice::Bm25;
