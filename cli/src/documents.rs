@@ -56,7 +56,7 @@ async fn list(kb: &KnowledgeBase) -> anyhow::Result<()> {
     }
     let retriever = open(kb).await?;
     loop {
-        let page = retriever.list_documents(&tenant, &name, after.as_deref(), PAGE);
+        let page = retriever.list_documents(&tenant, &name, after.as_deref(), PAGE).await?;
         for document in &page {
             out::line(&serde_json::to_string(document)?);
         }
@@ -79,8 +79,8 @@ async fn delete(kb: &KnowledgeBase, ids: &[String]) -> anyhow::Result<()> {
     }
     let retriever = open(kb).await?;
     for id in ids {
-        let deleted = retriever.delete_document(&tenant, &name, id).await?;
-        out::error(&format!("{id}: {}", if deleted { "deleted" } else { "was not there" }));
+        retriever.delete_document(&tenant, &name, id).await?;
+        out::error(&format!("{id}: deleted"));
     }
     retriever.flush().await?;
     Ok(())

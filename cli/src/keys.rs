@@ -3,7 +3,7 @@ use std::time::Duration;
 use anyhow::Context;
 use recast_config::{Effective, TenantProfile};
 use recast_domain::TenantId;
-use recast_gateway::keys::{KeyFile, KeyRecord, Scope};
+use recast_gateway::{KeyFile, KeyRecord, Scope};
 use secrecy::ExposeSecret;
 
 use crate::args::{self, KeysArgs, KeysCommand};

@@ -7,6 +7,7 @@ mod episodes;
 mod eval;
 mod ingest;
 mod keys;
+mod labelled;
 mod maintenance;
 mod out;
 mod serve;

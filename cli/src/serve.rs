@@ -3,9 +3,9 @@ use std::time::Duration;
 use anyhow::Context;
 use recast_config::Effective;
 use recast_domain::KbName;
-use recast_gateway::app::Gateway;
-use recast_gateway::keys::Scope;
-use recast_gateway::telemetry;
+use recast_gateway::Gateway;
+use recast_gateway::Scope;
+use recast_gateway::init_telemetry;
 use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,7 +21,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let telemetry = {
         let _inside = runtime.enter();
-        telemetry::init(&effective.settings.telemetry)?
+        init_telemetry(&effective.settings.telemetry)?
     };
     let outcome = runtime.block_on(serve(effective));
     telemetry.shutdown();
