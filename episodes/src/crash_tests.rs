@@ -53,6 +53,9 @@ fn write_and_kill(path: &Path, enough: usize) -> Vec<String> {
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut acknowledged: Vec<String> = lines.by_ref().take(enough).map(Result::unwrap).collect();
+    // another process reads while this one writes
+    let seen = stored(path);
+    assert!(acknowledged.iter().all(|id| seen.contains(id)), "a reader beside the writer misses acknowledged episodes");
     child.kill().unwrap();
     // what the pipe still holds was acknowledged before the kill
     acknowledged.extend(lines.map(Result::unwrap));

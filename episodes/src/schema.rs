@@ -128,8 +128,12 @@ fn newer(path: &Path, found: u32) -> EpisodeError {
 /// The right to write: a lock on a file beside the store. The system gives it back when the process ends, however.
 #[derive(Debug)]
 pub(crate) struct WriterLock {
-    _file: std::fs::File,
+    file: std::fs::File,
 }
+
+/// `doctor` holds the lock for an instant to see whether it is free; a writer that starts just then waits it out.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 impl WriterLock {
     /// # Errors
@@ -138,10 +142,22 @@ impl WriterLock {
         let lock = beside(path, ".lock");
         let file = std::fs::File::options().create(true).truncate(false).write(true).open(&lock);
         let file = file.map_err(EpisodeError::io(&lock))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(std::fs::TryLockError::WouldBlock) => Err(EpisodeError::InUse { path: path.to_owned() }),
-            Err(std::fs::TryLockError::Error(source)) => Err(EpisodeError::Io { path: lock, source }),
+        for _ in 0..LOCK_TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { file }),
+                Err(std::fs::TryLockError::WouldBlock) => std::thread::park_timeout(LOCK_PAUSE),
+                Err(std::fs::TryLockError::Error(source)) => return Err(EpisodeError::Io { path: lock, source }),
+            }
+        }
+        Err(EpisodeError::InUse { path: path.to_owned() })
+    }
+}
+
+impl Drop for WriterLock {
+    /// Closing the file is not enough: a child process that was just forked shares the lock until it runs its program.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the episode store's lock is given back when this process ends");
         }
     }
 }
@@ -198,7 +214,10 @@ mod tests {
         let path = dir.path().join("e.db");
         let first = WriterLock::take(&path).unwrap();
         assert!(matches!(WriterLock::take(&path), Err(EpisodeError::InUse { .. })));
+        // what a fork does: a second handle on the same lock outlives the first
+        let shared = first.file.try_clone().unwrap();
         drop(first);
         assert!(WriterLock::take(&path).is_ok());
+        drop(shared);
     }
 }
