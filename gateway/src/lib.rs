@@ -14,6 +14,7 @@ mod auth;
 mod body;
 mod dto;
 mod error;
+mod finishing;
 mod idempotency;
 mod keys;
 mod limits;

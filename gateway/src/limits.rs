@@ -48,6 +48,7 @@ pub struct Limits {
     burst: u32,
     refill: Duration,
     places: Arc<Semaphore>,
+    n_places: usize,
 }
 
 impl Limits {
@@ -63,6 +64,7 @@ impl Limits {
             burst: burst.get(),
             refill: Duration::from_secs(1) / rate.get(),
             places: Arc::new(Semaphore::new(settings.max_in_flight)),
+            n_places: settings.max_in_flight,
         }
     }
 
@@ -104,6 +106,12 @@ impl Limits {
                 Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", detail).retry_after(Duration::from_secs(1)))
             }
         }
+    }
+
+    /// Places that are taken.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.n_places.saturating_sub(self.places.available_permits())
     }
 
     /// Forgets tenants whose allowance is full again.
@@ -149,6 +157,7 @@ mod tests {
         let first = limits.admit().unwrap();
         let _second = limits.admit().unwrap();
         assert_eq!(limits.admit().unwrap_err().code(), "overloaded");
+        assert_eq!(limits.in_flight(), 2);
         drop(first);
         assert!(limits.admit().is_ok());
     }

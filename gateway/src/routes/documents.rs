@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::body::{BodyLimits, json_bytes};
+use crate::finishing::Finishing;
 use crate::keys::Scope;
 use crate::problem::Problem;
 
@@ -126,12 +127,12 @@ pub async fn put(
     let document = DocumentBody::read(&bytes)?.document(doc_id)?;
     let permit = app.limits.admit()?;
     let retriever = Arc::clone(app.parts.pipeline.retriever());
-    // A task of its own: a client that hangs up does not leave half a document.
-    let put = app.tasks.spawn(async move {
+    // A client that hangs up does not leave half a document.
+    let putting = async move {
         let _permit = permit;
         retriever.put_document(&tenant, &kb, document).await
-    });
-    let report = put.await.map_err(|_| Problem::internal())?.map_err(|error| problem(&error))?;
+    };
+    let report = Finishing::new(putting, &app.tasks).await.map_err(|error| problem(&error))?;
     Ok(Json(report).into_response())
 }
 
@@ -209,11 +210,11 @@ pub async fn delete(
     let permit = app.limits.admit()?;
     let retriever = Arc::clone(app.parts.pipeline.retriever());
     let reply = json!({"doc_id": doc_id, "deleted": true});
-    let deleted = app.tasks.spawn(async move {
+    let deleting = async move {
         let _permit = permit;
         retriever.delete_document(&tenant, &kb, &doc_id).await
-    });
-    deleted.await.map_err(|_| Problem::internal())?.map_err(|error| problem(&error))?;
+    };
+    Finishing::new(deleting, &app.tasks).await.map_err(|error| problem(&error))?;
     Ok(Json(reply).into_response())
 }
 

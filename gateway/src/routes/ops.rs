@@ -65,7 +65,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
 /// Metrics in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "ops", responses((status = 200, description = "Prometheus text", body = String)))]
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
-    metrics::gauge!("recast_in_flight").set(app.tasks.len() as f64);
+    metrics::gauge!("recast_in_flight").set(app.limits.in_flight() as f64);
     metrics::gauge!("recast_rewriter_waiting").set(app.parts.pipeline.ladder().waiting() as f64);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry::prometheus().render()).into_response()
 }

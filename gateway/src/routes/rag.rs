@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::auth::same_tenant;
 use crate::body::{BodyLimits, json_bytes};
 use crate::dto::{RagReply, RagRequest, RawRequest};
+use crate::finishing::Finishing;
 use crate::idempotency::{Claim, Repeat};
 use crate::keys::Scope;
 use crate::limits::Allowance;
@@ -81,12 +82,12 @@ async fn answer(
     };
     let permit = app.limits.admit()?;
     let task = Task { app: Arc::clone(&app), profile, wanted, budget, request_id, claim };
-    // A task of its own: a client that hangs up does not lose its episode.
-    let answered = app.tasks.spawn(async move {
+    // A client that hangs up does not lose its episode.
+    let answering = async move {
         let _permit = permit;
         task.run().await
-    });
-    answered.await.unwrap_or_else(|_| Err(Problem::internal()))
+    };
+    Finishing::new(answering, &app.tasks).await
 }
 
 /// One admitted request.
