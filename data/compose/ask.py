@@ -26,6 +26,14 @@ class Aspect:
         self.groups, self.answers = [], []
 
 
+class Profile:
+    """A constraint that only the user profile states, with the words that resolve it."""
+
+    def __init__(self, kind, aspect, text, group_line, questions):
+        self.kind, self.aspect, self.text, self.group = kind, aspect, text, Group(group_line)
+        self.group.questions = questions
+
+
 def attach(aspects, table):
     """Reads a question table: `@key`, `a answer`, `g words / short / sentences / also`, then its `a answer` and questions."""
     by_key = {aspect.key: aspect for aspect in aspects}

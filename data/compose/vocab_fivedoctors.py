@@ -2,7 +2,7 @@
 import random
 
 import hand_fivedoctors as hand  # noqa: F401  (read by passages.py and dialogues.py)
-from ask import Aspect, Group, attach
+from ask import Aspect, Profile, attach
 from ask_fivedoctors import FRAMES, PROFILE_TABLE, QUESTIONS
 from passages import Entity, parse_member
 
@@ -159,14 +159,6 @@ LABELS = [("usage", "食用方法与推荐用量", "吃法", "产品说明书", 
 ASPECTS = {"product": [Aspect(*row, TEMPLATES[row[0]]) for row in LABELS]}
 attach(ASPECTS["product"], QUESTIONS)
 globals().update(FRAMES)
-
-
-class Profile:
-    """A constraint that only the user profile states, with the words that resolve it."""
-
-    def __init__(self, kind, aspect, text, group_line, questions):
-        self.kind, self.aspect, self.text, self.group = kind, aspect, text, Group(group_line)
-        self.group.questions = questions
 
 
 PROFILES = [Profile("product", *row) for row in PROFILE_TABLE]
