@@ -169,11 +169,13 @@ fn map_of(payload: HashMap<String, EngineValue>) -> Map<String, Value> {
     payload.into_iter().map(|(key, value)| (key, Value::from(value))).collect()
 }
 
+/// Exact equality. A list of one, as the client turns a single text with white space into a full-text search.
+fn keyword(path: &str, value: impl Into<String>) -> Condition {
+    Condition::matches(path, vec![value.into()])
+}
+
 fn scope_conditions(scope: &Scope) -> Vec<Condition> {
-    vec![
-        Condition::matches(payload::TENANT, scope.tenant.to_string()),
-        Condition::matches(payload::KB, scope.kb.to_string()),
-    ]
+    vec![keyword(payload::TENANT, scope.tenant.as_str()), keyword(payload::KB, scope.kb.as_str())]
 }
 
 fn full_filter(scope: &Scope, filters: &[Filter]) -> EngineFilter {
@@ -185,7 +187,7 @@ fn full_filter(scope: &Scope, filters: &[Filter]) -> EngineFilter {
                 let matches = values.iter().map(|value| match value {
                     Scalar::Bool(value) => Condition::matches(filter.path(), *value),
                     Scalar::Integer(value) => Condition::matches(filter.path(), *value),
-                    Scalar::Text(value) => Condition::matches(filter.path(), value.clone()),
+                    Scalar::Text(value) => keyword(filter.path(), value),
                 });
                 EngineFilter::should(matches).into()
             }
@@ -274,7 +276,7 @@ impl VectorStore for QdrantStore {
 
     async fn document(&self, scope: &Scope, doc_id: &str) -> Result<Vec<PointHead>, RetrievalError> {
         let mut must = scope_conditions(scope);
-        must.push(Condition::matches(payload::DOC, doc_id.to_owned()));
+        must.push(keyword(payload::DOC, doc_id));
         self.scroll_all(EngineFilter::must(must), payload::to_head).await
     }
 

@@ -1,15 +1,18 @@
 //! One suite for every store.
 use std::sync::Arc;
 
+use recast_config::QdrantSettings;
 use recast_domain::{Metadata, Passage};
 use recast_retrieval::RetrievalError;
 use recast_retrieval::bm25::{Sparse, passage_vector};
+use recast_retrieval::document::Document;
 use recast_retrieval::store::{
-    CollectionSpec, EdgeStore, Filter, Generation, LegQuery, Point, Scalar, Scope, Test, VectorStore,
+    CollectionSpec, EdgeStore, Filter, Generation, LegQuery, Point, QdrantStore, Scalar, Scope, Test, VectorStore,
 };
 use serde_json::json;
 
-use crate::support::{DIMENSION, edge, scope, spec};
+use crate::double::Double;
+use crate::support::{DIMENSION, edge, request, retriever, scope, settings, spec};
 
 fn axis(at: usize) -> Vec<f32> {
     let mut vector = vec![0.0; DIMENSION];
@@ -173,4 +176,49 @@ async fn a_backup_opens_as_a_store() {
     store.backup(&copy.path().join("backup")).await.unwrap();
     let copied = edge(&copy.path().join("backup"));
     assert_eq!(*copied.fetch(&ours, &[stored.id]).await.unwrap()[0], stored);
+}
+
+fn server(url: &str) -> QdrantSettings {
+    QdrantSettings { url: url.to_owned(), ..settings().qdrant }
+}
+
+#[tokio::test]
+async fn the_servers_store_conforms() {
+    let url = Double::serve().await;
+    suite(Arc::new(QdrantStore::open(&server(&url), "c", &spec()).await.unwrap())).await;
+    // A second process finds the same collection, and only with the same models.
+    assert!(QdrantStore::open(&server(&url), "c", &spec()).await.is_ok());
+    let other = QdrantStore::open(&server(&url), "c", &CollectionSpec::new("other-model", DIMENSION)).await;
+    assert!(matches!(other.err(), Some(RetrievalError::Mismatch { .. })));
+    QdrantStore::remove(&server(&url), "c").await.unwrap();
+    assert!(QdrantStore::open(&server(&url), "c", &CollectionSpec::new("other-model", DIMENSION)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_search_over_the_server_ranks_as_over_the_embedded_engine() {
+    let (url, folder) = (Double::serve().await, tempfile::tempdir().unwrap());
+    let remote: Arc<dyn VectorStore> = Arc::new(QdrantStore::open(&server(&url), "c", &spec()).await.unwrap());
+    let shop = scope("shop", "default");
+    let mut rankings = Vec::new();
+    for store in [edge(folder.path()), remote] {
+        let retriever = retriever(store, None).await;
+        let document = |n: usize| {
+            let words = ["胶原蛋白", "鱼油", "钙片", "孕妇", "用量"];
+            Document::text(format!("d{n}"), "", format!("{} {} 编号 FD-{n}", words[n % 5], words[n * 3 % 4]))
+        };
+        retriever.put_documents(&shop.tenant, &shop.kb, (0..40).map(document).collect(), &|_| {}).await.unwrap();
+        let outcome = retriever.search(&request(&shop, "孕妇 鱼油 FD-7 用量")).await.unwrap();
+        assert!(outcome.degraded.is_empty());
+        rankings.push(outcome.hits.iter().map(|hit| (hit.passage.id.clone(), (hit.score * 1e4).round())).collect::<Vec<_>>());
+    }
+    assert_eq!(rankings[0], rankings[1]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_an_error() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let error = QdrantStore::open(&server(&url), "c", &spec()).await.err().unwrap();
+    assert!(matches!(error, RetrievalError::Store(_)), "{error}");
 }
