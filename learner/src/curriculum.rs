@@ -1,0 +1,185 @@
+//! What the rewriter is shown, example by example.
+//!
+//! Example `i` is a pure function of the seed and `i`: every epoch passes over the train dialogues in a new order, each
+//! time with new names and another writer's rewrite.
+use std::sync::Arc;
+
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use rand::{Rng, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use recast_domain::{Conversation, Role, Turn};
+
+use crate::corpus::TrainingData;
+use crate::names::NameMaker;
+use crate::swap::{Names, SplitDialogue, fresh_names};
+
+/// A question with its context, and one rewrite that a careful person wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Example {
+    /// Place of the tenant in the training data.
+    pub tenant: usize,
+    /// What the model reads.
+    pub conversation: Conversation,
+    /// What it should write.
+    pub rewrite: String,
+}
+
+/// An endless stream of examples.
+#[derive(Debug, Clone)]
+pub struct Curriculum {
+    data: Arc<TrainingData>,
+    names: NameMaker,
+    seed: u64,
+    /// Tenant and place of every train dialogue.
+    items: Vec<(usize, usize)>,
+    /// Share of dialogues whose names are replaced by fresh ones.
+    swapped: f64,
+    /// Share of examples that only practise copying, once the start is over.
+    copies: f64,
+}
+
+/// Share of copying practice at the very start, where it makes the copying circuit form sooner.
+const COPIES_AT_START: f64 = 0.25;
+/// Share of the run that counts as the start.
+const START: f64 = 0.06;
+
+impl Curriculum {
+    /// A stream over training data. `swapped` and `copies` are shares in `[0, 1]`.
+    #[must_use]
+    pub fn new(data: Arc<TrainingData>, names: NameMaker, seed: u64, swapped: f64, copies: f64) -> Self {
+        let tenants = data.tenants.iter().enumerate();
+        let items = tenants.flat_map(|(t, tenant)| (0..tenant.dialogues.len()).map(move |d| (t, d))).collect();
+        Self { data, names, seed, items, swapped: swapped.clamp(0.0, 1.0), copies: copies.clamp(0.0, 1.0) }
+    }
+
+    /// Dialogues of an epoch.
+    #[must_use]
+    pub fn epoch_len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The data the stream draws from.
+    #[must_use]
+    pub fn data(&self) -> &TrainingData {
+        &self.data
+    }
+
+    /// Examples `from .. from + count`; `progress` in `[0, 1]` is the place in the run.
+    #[must_use]
+    pub fn examples(&self, from: u64, count: usize, progress: f64) -> Vec<Example> {
+        let length = self.items.len() as u64;
+        let mut epoch = None;
+        let mut order = Vec::new();
+        let mut examples = Vec::with_capacity(count);
+        for index in from..from + count as u64 {
+            if epoch != Some(index / length) {
+                epoch = Some(index / length);
+                order.clone_from(&self.items);
+                order.shuffle(&mut random(self.seed, 1, index / length));
+            }
+            let mut rng = random(self.seed, 2, index);
+            let (tenant, dialogue) = order[(index % length) as usize];
+            let copies = if progress < START { COPIES_AT_START.max(self.copies) } else { self.copies };
+            examples.push(if self.copies > 0.0 && rng.random_bool(copies) {
+                self.copying(tenant, &mut rng)
+            } else {
+                self.rewriting(tenant, &self.data.tenants[tenant].dialogues[dialogue], &mut rng)
+            });
+        }
+        examples
+    }
+
+    fn rewriting(&self, tenant: usize, dialogue: &SplitDialogue, rng: &mut ChaCha8Rng) -> Example {
+        let mentions = &self.data.tenants[tenant].mentions;
+        let names = if dialogue.copies && rng.random_bool(self.swapped) {
+            fresh_names(&dialogue.forms, mentions, &self.names, rng)
+        } else {
+            Names::new()
+        };
+        let mut conversation = dialogue.conversation(mentions, &names);
+        // the note is often absent when it counts
+        if rng.random_bool(0.3) {
+            conversation.thought.clear();
+        }
+        let rewrite = dialogue.golds.choose(rng).map(|gold| gold.written(mentions, &names)).unwrap_or_default();
+        Example { tenant, conversation, rewrite }
+    }
+
+    /// Some spans without meaning, and a question that starts like one of them: the answer is that span.
+    fn copying(&self, tenant: usize, rng: &mut ChaCha8Rng) -> Example {
+        let mut spans: Vec<String> = (0..rng.random_range(1..5)).map(|_| self.names.noise(rng)).collect();
+        spans.dedup();
+        let asked = spans.choose(rng).cloned().unwrap_or_default();
+        let start: String = asked.chars().take(2).collect();
+        let turn = |(i, span): (usize, &String)| Turn {
+            role: if i.is_multiple_of(2) { Role::User } else { Role::Assistant },
+            content: span.clone(),
+        };
+        let history = spans.iter().enumerate().map(turn).collect();
+        let conversation = Conversation { query: start, history, ..Conversation::default() };
+        Example { tenant, conversation, rewrite: asked }
+    }
+}
+
+/// The random numbers of one thing: independent of every other thing, and the same in every run with the seed.
+pub(crate) fn random(seed: u64, kind: u64, index: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ kind.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    rng.set_stream(index);
+    rng
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corpus::Corpus;
+    use crate::names::tests::maker;
+    use crate::swap::tests::tenant;
+
+    fn curriculum(swapped: f64, copies: f64) -> Curriculum {
+        let data = Corpus { tenants: vec![tenant()] }.training().unwrap();
+        Curriculum::new(Arc::new(data), maker(), 7, swapped, copies)
+    }
+
+    #[test]
+    fn any_stretch_of_the_stream_can_be_drawn_again() {
+        let curriculum = curriculum(0.75, 0.05);
+        let all = curriculum.examples(0, 60, 0.5);
+        assert_eq!(curriculum.examples(25, 20, 0.5), all[25..45]);
+        let epochs: Vec<_> = all.chunks(curriculum.epoch_len()).collect();
+        assert_ne!(epochs[0], epochs[1], "an epoch brings new names");
+    }
+
+    #[test]
+    fn shares_are_kept() {
+        let text = |example: &Example| format!("{:?}{}", example.conversation, example.rewrite);
+        let real = |example: &&Example| ["胶原饮", "钙片"].iter().any(|name| text(example).contains(name));
+        let swapped = curriculum(0.75, 0.0).examples(0, 600, 0.5);
+        let kept = swapped.iter().filter(real).count();
+        assert!((110..210).contains(&kept), "{kept} of 600 keep their names");
+        let plain = curriculum(0.0, 0.0).examples(0, 10, 0.5);
+        assert_eq!(plain.iter().filter(real).count(), 10);
+        let copies = curriculum(0.0, 1.0).examples(0, 50, 0.5);
+        for example in copies {
+            assert!(example.rewrite.starts_with(&example.conversation.query));
+            assert!(example.conversation.history.iter().any(|turn| turn.content == example.rewrite));
+        }
+    }
+
+    #[test]
+    fn no_other_split_is_ever_drawn() {
+        for example in curriculum(0.0, 0.0).examples(0, 200, 0.5) {
+            let text = format!("{example:?}");
+            assert!(!text.contains("秘密") && !text.contains("玫瑰") && !text.contains("验证"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rewrite_names_only_what_the_model_can_read() {
+        for example in curriculum(1.0, 0.0).examples(0, 300, 0.5) {
+            let readable = format!("{:?}", example.conversation);
+            let words = ["孕妇能喝吗", "怎么吃", "多少钱"];
+            let name = words.iter().fold(example.rewrite.clone(), |text, word| text.replace(word, ""));
+            assert!(readable.contains(name.trim()), "{name} is not in {readable}");
+        }
+    }
+}
