@@ -66,7 +66,7 @@ async fn run(operations: Vec<Operation>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 50, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 50, ..ProptestConfig::default() })]
 
     #[test]
     fn no_tenant_sees_anothers_passages(operations in prop::collection::vec(operation(), 1..40)) {

@@ -4,6 +4,7 @@
 mod conformance;
 mod double;
 mod isolation;
+mod models;
 mod search;
 mod speed;
 mod support;
