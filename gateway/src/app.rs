@@ -161,8 +161,7 @@ impl Gateway {
         };
         let connections = TaskTracker::new();
         let router = router::router(Arc::clone(&app));
-        let accepting =
-            tokio::spawn(accept_loop(listener, router, limits, app.phase.subscribe(), connections.clone()));
+        let accepting = tokio::spawn(accept_loop(listener, router, limits, app.phase.subscribe(), connections.clone()));
         let reloading = tokio::spawn(reload_loop(Arc::clone(&app), key_file));
         RunningGateway { app, address, accepting, reloading, connections }
     }

@@ -1,8 +1,8 @@
 //! Who is calling: the key decides the tenant.
 
-use http::{HeaderMap, StatusCode, header};
 use crate::keys::{Caller, KeyRing, Scope, now_ms};
 use crate::problem::Problem;
+use http::{HeaderMap, StatusCode, header};
 
 /// The caller, if the request carries a live key of this scope.
 ///

@@ -137,9 +137,7 @@ impl RawRequest {
             rewritten_query: rewritten.filter(|text| !text.trim().is_empty()),
             filters: faults.filters(self.filters, limits.filters),
             user_id: faults.text("user_id", self.user_id, ID_CHARS).filter(|id| !id.is_empty()),
-            conversation_id: faults
-                .text("conversation_id", self.conversation_id, ID_CHARS)
-                .filter(|id| !id.is_empty()),
+            conversation_id: faults.text("conversation_id", self.conversation_id, ID_CHARS).filter(|id| !id.is_empty()),
         };
         if faults.0.is_empty() { Ok(request) } else { Err(Problem::fields(faults.0)) }
     }
@@ -245,7 +243,9 @@ impl Faults {
     fn filters(&mut self, value: Option<Value>, max: usize) -> Vec<Filter> {
         let conditions: Vec<(String, Result<Filter, String>)> = match value {
             None => return Vec::new(),
-            Some(Value::Object(map)) => map.into_iter().map(|(key, value)| (shown(&key), equals(&key, value))).collect(),
+            Some(Value::Object(map)) => {
+                map.into_iter().map(|(key, value)| (shown(&key), equals(&key, value))).collect()
+            }
             Some(Value::Array(items)) => {
                 let parse = |item| serde_json::from_value(item).map_err(|error: serde_json::Error| error.to_string());
                 items.into_iter().enumerate().map(|(index, item)| (format!("filters[{index}]"), parse(item))).collect()
@@ -431,7 +431,8 @@ mod tests {
 
     #[test]
     fn top_k_is_clamped() {
-        for (given, taken) in [(json!(0), 1), (json!(-7), 1), (json!(7), 7), (json!(1_000), 50), (json!(u64::MAX), 50)] {
+        for (given, taken) in [(json!(0), 1), (json!(-7), 1), (json!(7), 7), (json!(1_000), 50), (json!(u64::MAX), 50)]
+        {
             assert_eq!(good(json!({"query": "x", "top_k": given})).top_k, taken, "{given}");
         }
     }
@@ -445,8 +446,20 @@ mod tests {
         });
         let faults = check(&body).unwrap_err();
         for field in [
-            "query", "tenant_id", "kb_name", "history[0].role", "history[0].content", "history[1]", "user_profile",
-            "history_summary", "thought", "top_k", "score_threshold", "rewritten_query", "filters.a", "user_id",
+            "query",
+            "tenant_id",
+            "kb_name",
+            "history[0].role",
+            "history[0].content",
+            "history[1]",
+            "user_profile",
+            "history_summary",
+            "thought",
+            "top_k",
+            "score_threshold",
+            "rewritten_query",
+            "filters.a",
+            "user_id",
             "conversation_id",
         ] {
             assert!(faults.iter().any(|fault| fault == field), "{field} is not in {faults:?}");

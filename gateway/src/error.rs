@@ -18,7 +18,9 @@ pub enum GatewayError {
         source: std::io::Error,
     },
     /// The folder of tenants is not there.
-    #[error("tenants.dir: {path} cannot be read ({source}): name a folder with one folder a tenant, each with a tenant.toml")]
+    #[error(
+        "tenants.dir: {path} cannot be read ({source}): name a folder with one folder a tenant, each with a tenant.toml"
+    )]
     NoTenants {
         /// The folder.
         path: PathBuf,

@@ -66,7 +66,8 @@ impl Idempotency {
     pub fn claim(&self, tenant: &TenantId, headers: &HeaderMap, body: &[u8]) -> Result<Option<Repeat>, Problem> {
         let Some(value) = headers.get(KEY) else { return Ok(None) };
         let text = value.to_str().ok().filter(|text| (1..=255).contains(&text.len()));
-        let text = text.ok_or_else(|| Problem::malformed("idempotency-key must be 1 to 255 visible ASCII characters"))?;
+        let text =
+            text.ok_or_else(|| Problem::malformed("idempotency-key must be 1 to 255 visible ASCII characters"))?;
         let key = cache_key(tenant, text);
         let body = blake3::hash(body);
         let found = self.entries.entry(key).or_insert_with(|| Entry { body, reply: None });

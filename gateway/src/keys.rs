@@ -192,7 +192,9 @@ impl KeyFile {
     fn read(&self) -> Result<Contents, KeyError> {
         let text = match std::fs::read(&self.path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Contents { version: 1, keys: vec![] }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Contents { version: 1, keys: vec![] });
+            }
             Err(error) => return Err(self.io()(error)),
         };
         let damaged = |reason: String| KeyError::Damaged { path: self.path.clone(), reason };

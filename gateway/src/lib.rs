@@ -4,10 +4,7 @@
 //! evaluation opens [`Parts`] alone and runs the same [`Pipeline`]. A request goes, from the outside in, through the
 //! accept loop (timers, connection cap), the envelope (request id, panics, problems), and its handler: key, rate, body,
 //! fields, idempotency, admission, pipeline, episode, reply.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod app;
 mod auth;

@@ -103,7 +103,8 @@ impl Limits {
             Err(_) => {
                 metrics::counter!("recast_refused_total", "reason" => "overload").increment(1);
                 let detail = "too many requests are in flight: wait as long as retry-after says";
-                Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", detail).retry_after(Duration::from_secs(1)))
+                Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", detail)
+                    .retry_after(Duration::from_secs(1)))
             }
         }
     }

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use recast_config::{DeadlineSettings, TenantProfile};
-use recast_domain::{
-    Conversation, Degradation, ErrorKind, KbName, PolicyId, Rewrite, RewriteSource, Timings, Trace,
-};
+use recast_domain::{Conversation, Degradation, ErrorKind, KbName, PolicyId, Rewrite, RewriteSource, Timings, Trace};
 use recast_retrieval::store::Filter;
 use recast_retrieval::{LegChoice, RetrievalError, Retriever, SearchRequest};
 use recast_rewriter::{Ladder, RewriteLimits, RewriteRequest};

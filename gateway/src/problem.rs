@@ -63,7 +63,11 @@ impl Problem {
     /// A defect of ours: 500. The cause is in the log, under the request id.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something went wrong; the log has it under this instance")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "something went wrong; the log has it under this instance",
+        )
     }
 
     /// The answer to an error of a room below, by its kind.
@@ -95,18 +99,21 @@ impl Problem {
     }
 
     /// The status.
+    #[cfg(test)]
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
     /// The fields that are wrong.
+    #[cfg(test)]
     #[must_use]
     pub fn errors(&self) -> &[FieldError] {
         &self.errors
     }
 
     /// The stable code.
+    #[cfg(test)]
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.code

@@ -8,7 +8,13 @@ use crate::pipeline::Run;
 
 /// The episode of a run.
 #[must_use]
-pub fn episode(id: EpisodeId, tenant: TenantId, conversation: &Conversation, request: RequestFacts, run: &Run) -> Episode {
+pub fn episode(
+    id: EpisodeId,
+    tenant: TenantId,
+    conversation: &Conversation,
+    request: RequestFacts,
+    run: &Run,
+) -> Episode {
     let trace = &run.trace;
     Episode {
         id,

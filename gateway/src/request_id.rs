@@ -57,7 +57,8 @@ pub async fn envelope(State(app): State<Arc<App>>, mut request: Request, next: N
     }
     let route = route.unwrap_or_else(|| "none".to_owned());
     metrics::histogram!("recast_http_request_seconds", "route" => route.clone()).record(start.elapsed().as_secs_f64());
-    metrics::counter!("recast_http_requests_total", "route" => route, "status" => status.as_str().to_owned()).increment(1);
+    metrics::counter!("recast_http_requests_total", "route" => route, "status" => status.as_str().to_owned())
+        .increment(1);
     response
 }
 

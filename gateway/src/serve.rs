@@ -149,7 +149,8 @@ mod tests {
 
     async fn until_closed(stream: &mut TcpStream) -> String {
         let mut text = Vec::new();
-        let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut text)).await.expect("it is closed");
+        let _ =
+            tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut text)).await.expect("it is closed");
         String::from_utf8_lossy(&text).into_owned()
     }
 

@@ -72,11 +72,10 @@ fn exporter(settings: &TelemetrySettings) -> Result<Option<SdkTracerProvider>, T
     if settings.otlp_endpoint.is_empty() {
         return Ok(None);
     }
-    let exporter = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(&settings.otlp_endpoint)
-        .build()
-        .map_err(|error| TelemetryError::Otlp { endpoint: settings.otlp_endpoint.clone(), reason: error.to_string() })?;
+    let exporter =
+        SpanExporter::builder().with_tonic().with_endpoint(&settings.otlp_endpoint).build().map_err(|error| {
+            TelemetryError::Otlp { endpoint: settings.otlp_endpoint.clone(), reason: error.to_string() }
+        })?;
     let resource = Resource::builder().with_service_name("recast").build();
     Ok(Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
 }
@@ -98,9 +97,8 @@ impl Telemetry {
 pub fn prometheus() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
-        let seconds = [
-            0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-        ];
+        let seconds =
+            [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
         let builder = PrometheusBuilder::new();
         let builder = builder.set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds);
         // The list is not empty, so this cannot fail; plain summaries would still be served.

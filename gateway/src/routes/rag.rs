@@ -116,7 +116,8 @@ impl Task {
             budget,
             seed: seed(id),
         };
-        let run = app.parts.pipeline.run(&profile, &conversation, options).await.map_err(|error| not_found_out(&error))?;
+        let run =
+            app.parts.pipeline.run(&profile, &conversation, options).await.map_err(|error| not_found_out(&error))?;
         count(&run.trace.timings, &profile.id, !run.trace.degraded.is_empty());
 
         let facts = RequestFacts {

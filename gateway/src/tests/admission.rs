@@ -13,7 +13,7 @@ fn waiting() -> (Double, Arc<Notify>, Arc<Notify>) {
 }
 
 fn spawn_ask(site: &Site, idempotency_key: Option<&str>) -> tokio::task::JoinHandle<http::StatusCode> {
-    let mut request = question(&site.alpha, &plain());
+    let mut request = question(&site.alpha);
     if let Some(key) = idempotency_key {
         request = request.header("idempotency-key", key);
     }
@@ -60,7 +60,7 @@ async fn an_idempotency_key_is_answered_once() {
     site.rewriter(double);
     let first = spawn_ask(&site, Some("once"));
     entered.notified().await;
-    let again = || question(&site.alpha, &plain()).header("idempotency-key", "once");
+    let again = || question(&site.alpha).header("idempotency-key", "once");
     let body = || Body::from(plain().to_string());
     assert_eq!(site.send(again().body(body()).unwrap()).await.status, 409);
     go.notify_one();

@@ -11,10 +11,7 @@ async fn an_answer_has_the_shape_of_the_contract() {
     let reply = site.ask(&site.alpha, body).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     let fields: Vec<&String> = reply.body.as_object().unwrap().keys().collect();
-    assert_eq!(
-        fields,
-        ["data", "episode_id", "episode_stored", "policy", "rewrite_source", "degraded", "timings"]
-    );
+    assert_eq!(fields, ["data", "episode_id", "episode_stored", "policy", "rewrite_source", "degraded", "timings"]);
     let data = &reply.body["data"];
     assert_eq!(data["rewritten_query"], "胶原蛋白肽饮 孕妇");
     assert_eq!((&data["user_profile"], &data["history_summary"]), (&json!("孕妇"), &json!("聊过价格")));
@@ -23,7 +20,16 @@ async fn an_answer_has_the_shape_of_the_contract() {
     assert_eq!(
         fields,
         [
-            "content", "score", "reranker_score", "id", "doc_id", "title", "source", "kb_name", "metadata", "rank",
+            "content",
+            "score",
+            "reranker_score",
+            "id",
+            "doc_id",
+            "title",
+            "source",
+            "kb_name",
+            "metadata",
+            "rank",
             "legs"
         ]
     );
@@ -70,7 +76,7 @@ async fn a_rewrite_that_is_brought_along_is_searched_as_it_is() {
 async fn a_late_rewriter_degrades_and_leaves_time_to_search() {
     let site = World::new().open().await;
     site.rewriter(Double::Hangs);
-    let request = question(&site.alpha, &plain()).header("x-request-deadline-ms", "100");
+    let request = question(&site.alpha).header("x-request-deadline-ms", "100");
     let reply = site.send(request.body(Body::from(plain().to_string())).unwrap()).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(reply.body["degraded"], json!(["rewrite_timeout"]));

@@ -22,7 +22,8 @@ async fn documents_are_put_found_listed_and_deleted() {
     let first = site.call("GET", "/v1/kbs/default/documents?limit=2", &site.alpha_admin, None).await.body;
     assert_eq!(first["documents"].as_array().unwrap().len(), 2);
     let next = first["next"].as_str().unwrap();
-    let rest = site.call("GET", &format!("/v1/kbs/default/documents?limit=2&after={next}"), &site.alpha_admin, None).await;
+    let rest =
+        site.call("GET", &format!("/v1/kbs/default/documents?limit=2&after={next}"), &site.alpha_admin, None).await;
     assert_eq!((&rest.body["documents"][0]["doc_id"], &rest.body["next"]), (&json!("price"), &json!(null)));
 
     assert_eq!(site.call("DELETE", path, &site.alpha_admin, None).await.status, 200);
@@ -46,7 +47,8 @@ async fn ready_cut_passages_and_markdown_are_taken() {
 async fn wrong_documents_are_refused_with_the_reason() {
     let site = World::new().open().await;
     let path = "/v1/kbs/default/documents/x";
-    for body in [json!({}), json!({"text": "a", "passages": []}), json!({"text": "a", "colour": 1}), json!({"text": 5})] {
+    for body in [json!({}), json!({"text": "a", "passages": []}), json!({"text": "a", "colour": 1}), json!({"text": 5})]
+    {
         let reply = site.call("PUT", path, &site.alpha_admin, Some(body.clone())).await;
         assert_eq!(reply.status, 422, "{body}: {}", reply.text);
     }

@@ -77,7 +77,8 @@ impl World {
         let keys = ["alpha", "beta"].map(|tenant| (self.key(tenant, Scope::Serve), self.key(tenant, Scope::Admin)));
         let gateway = Gateway::open(self.settings()).await.unwrap();
         for tenant in ["alpha", "beta"] {
-            for (id, text) in [("drink", "胶原蛋白肽饮：孕妇不宜食用"), ("price", "叶黄素软糖：零售价 298 元")] {
+            for (id, text) in [("drink", "胶原蛋白肽饮：孕妇不宜食用"), ("price", "叶黄素软糖：零售价 298 元")]
+            {
                 let document = Document::text(id, "", format!("{text}（{tenant}）"));
                 let tenant = tenant.parse().unwrap();
                 gateway.retriever().put_document(&tenant, &Default::default(), document).await.unwrap();
@@ -122,11 +123,16 @@ impl Site {
         let (head, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, 16 << 20).await.unwrap();
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        Reply { status: head.status, headers: head.headers, body: serde_json::from_str(&text).unwrap_or_default(), text }
+        Reply {
+            status: head.status,
+            headers: head.headers,
+            body: serde_json::from_str(&text).unwrap_or_default(),
+            text,
+        }
     }
 
     pub async fn ask(&self, key: &str, body: Value) -> Reply {
-        self.send(question(key, &body).body(Body::from(body.to_string())).unwrap()).await
+        self.send(question(key).body(Body::from(body.to_string())).unwrap()).await
     }
 
     pub async fn call(&self, method: &str, path: &str, key: &str, body: Option<Value>) -> Reply {
@@ -144,7 +150,7 @@ impl Site {
     }
 }
 
-pub fn question(key: &str, _body: &Value) -> http::request::Builder {
+pub fn question(key: &str) -> http::request::Builder {
     Request::builder()
         .method("POST")
         .uri("/general_rag")
