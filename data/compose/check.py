@@ -55,7 +55,7 @@ def check_passages(tenant):
         expect(row["id"] not in ids, place, f"id {row['id']} is used twice")
         expect(row["text"] not in texts, place, "text is used twice")
         size = units(row["text"], 1.3)
-        expect(50 <= size <= 160, place, f"text has {size:.0f} units, wanted 50 to 160")
+        expect(45 <= size <= 160, place, f"text has {size:.0f} units, wanted 45 to 160")
         entity = row["metadata"]["entity"]
         for name in [entity] + row["metadata"]["aliases"] if entity else []:
             expect(names.setdefault(name, entity) == entity, place, f"{name} names {names[name]} and {entity}")
