@@ -15,6 +15,10 @@ pub const B: f32 = 0.75;
 /// so that a stored passage never changes when others come and go.
 pub const AVERAGE_WORDS: f32 = 80.0;
 
+/// A word with less than this share of the IDF of the query's rarest word is not searched for: it is in nearly all
+/// passages, so it moves no ranking and costs the longest list.
+const COMMON_SHARE: f32 = 0.1;
+
 /// A sparse vector; indices are ascending and unique.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sparse {
@@ -134,7 +138,7 @@ impl Expansion {
 /// The query's side of BM25.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LexicalQuery {
-    /// IDF-weighted words, those that no passage has left out.
+    /// IDF-weighted words, without those that no passage or nearly every passage has.
     pub vector: Sparse,
     /// The score that a passage saturated in every word of the query itself would reach.
     pub max_score: f32,
@@ -161,9 +165,15 @@ pub fn query_vector(query: &str, statistics: &Statistics, expansion: &Expansion,
             weights.entry(id).or_insert(expansion_weight);
         }
     }
-    let found = weights.into_iter().filter(|(id, _)| statistics.frequency(*id) > 0);
+    let found: Vec<(u32, f32, f32)> = weights
+        .into_iter()
+        .filter(|(id, _)| statistics.frequency(*id) > 0)
+        .map(|(id, weight)| (id, weight, statistics.idf(id)))
+        .collect();
+    let rarest = found.iter().fold(0.0_f32, |rarest, (_, _, idf)| rarest.max(*idf));
+    let telling = found.into_iter().filter(|(_, _, idf)| *idf >= COMMON_SHARE * rarest);
     LexicalQuery {
-        vector: Sparse::from_weights(found.map(|(id, weight)| (id, weight * statistics.idf(id)))),
+        vector: Sparse::from_weights(telling.map(|(id, weight, idf)| (id, weight * idf))),
         max_score: own_maximum,
     }
 }
