@@ -34,7 +34,7 @@ async fn ask_with_remote(url: &str) -> crate::support::Reply {
     world.set("REWRITER__KIND", "remote").set("REWRITER__REMOTE__URL", url).set("DEADLINES__REMOTE_REWRITE_MS", "300");
     let key = world.key("alpha", "serve");
     let server = world.serve();
-    let reply = server.ask(&reqwest::Client::new(), &key, &json!({"query": "叶黄素软糖 价格"})).await;
+    let reply = server.ask(&reqwest::Client::new(), &key, &json!({"query": "叶黄素软糖 零售价"})).await;
     assert!(!server.log().contains("panicked"), "{}", server.log());
     reply
 }
@@ -65,7 +65,7 @@ async fn a_bad_service_degrades_to_the_users_query() {
         let url = rewrite_service(script).await;
         let reply = ask_with_remote(&url).await;
         assert_eq!(reply.status, 200, "{name}");
-        assert_eq!(reply.body["data"]["rewritten_query"], "叶黄素软糖 价格", "{name}");
+        assert_eq!(reply.body["data"]["rewritten_query"], "叶黄素软糖 零售价", "{name}");
         assert_eq!(reply.ids()[0], "alpha-3-价格", "{name}");
         assert_ne!(reply.body["degraded"], json!([]), "{name} must be said");
     }
