@@ -35,22 +35,32 @@ class Profile:
 
 
 def attach(aspects, table):
-    """Reads a question table: `@key`, `a answer`, `g words / short / sentences / also`, then its `a answer` and questions."""
+    """Reads a question table: `@key`, `a answer`, `g words / short / sentences / also`, then its `a answer` and questions.
+
+    A question `q => words; words` is a group of its own, with only those words for its rewrites."""
     by_key = {aspect.key: aspect for aspect in aspects}
-    aspect = None
+    aspect = group = None
     for line in table.strip().splitlines():
         line = line.strip()
         if not line:
             continue
         if line.startswith("@"):
-            aspect = by_key[line[1:]]
+            aspect, group = by_key[line[1:]], None
         elif line.startswith("a "):
-            (aspect.groups[-1] if aspect.groups else aspect).answers.append(line[2:])
+            (group or aspect).answers.append(line[2:])
         elif line.startswith("g "):
-            aspect.groups.append(Group(line[2:]))
+            group = Group(line[2:])
+            aspect.groups.append(group)
         else:
             only = {"t ": "test", "v ": "val"}.get(line[:2], "")
-            aspect.groups[-1].questions.append((line[2:] if only else line, only))
+            question, _, own = (line[2:] if only else line).partition(" => ")
+            if own:  # narrower than its group: no other wording of the group may stand for it
+                special = Group(f"{own} / {own}")
+                special.also, special.answers = group.also, group.answers
+                special.questions.append((question, only))
+                aspect.groups.append(special)
+            else:
+                group.questions.append((question, only))
     for each in aspects:
         marks = [only for group in each.groups for _, only in group.questions]
         counts = (len(marks), marks.count("test"), marks.count("val"))

@@ -198,9 +198,9 @@ class Composer:
         """Profile, summary and thought that change nothing, at the rates of a real log."""
         rng, v = self.rng, self.v
         row.setdefault("thought", "")
-        if not row["profile"] and rng.random() < 0.29:
+        if not row["profile"] and rng.random() < 0.25:
             row["profile"] = expand(rng.choice(v.NEUTRAL), rng)
-        if not row["summary"] and row["turns"] and rng.random() < 0.22:
+        if not row["summary"] and row["turns"] and rng.random() < 0.18:
             row["summary"] = expand(rng.choice(v.RECAPS), rng)
         if rng.random() < 0.30:
             short = say(row["group"].short[0], row["entity"].facts, rng)

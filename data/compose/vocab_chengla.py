@@ -62,7 +62,7 @@ FAMILIES = """
 TEACHERS = ["陆知行", "沈若谷", "邵一鸣", "贺清越", "方砚秋", "纪云舒", "顾南乔", "温以宁", "江望舒", "白予安", "严守拙", "苏念慈"]
 
 
-def facts(name, fields, number, code):
+def facts(name, fields, code):
     """The facts of one course, drawn once, so that dialogues and passages agree."""
     rng = random.Random(f"chengla/facts/{name}")
     family, _, exam, content, learners = fields
@@ -78,8 +78,8 @@ def facts(name, fields, number, code):
     return {
         "category": family, "exam": exam, "a": a, "b": b, "c": c, "who": learners.split("~")[0], "whoq": learners.split("~")[1],
         "hours": hours, "long": rng.choice([40, 45, 60, 90]), "stages": rng.choice([2, 3, 4]), "mock": rng.choice([3, 4, 6, 8, 10, 12]),
-        "sets": rng.choice([800, 1200, 1500, 2000, 3000]), "base": rng.choice(["零起点即可", "须掌握基础题型", "不设先修要求", "宜完成一轮自学"]),
-        "baseq": "", "daily": rng.choice([1, 1.5, 2, 2.5, 3]), "weeks": rng.choice([4, 6, 8, 10, 12, 16]),
+        "sets": rng.choice([800, 1200, 1500, 2000, 3000]), "base": rng.choice(["零起点即可", "须掌握基础题型", "无硬性门槛", "宜完成一轮自学"]),
+        "daily": rng.choice([1, 1.5, 2, 2.5, 3]), "weeks": rng.choice([4, 6, 8, 10, 12, 16]),
         "y": start[0], "m": start[1], "d": rng.randrange(1, 29), "slot": rng.choice(["工作日19:30至21:30", "周末9:00至11:30", "每晚20:00至21:40", "周二四六19:00至21:00", "周末14:00至17:00"]),
         "times": rng.choice([2, 3, 4, 5]), "lead": lead, "second": second, "exp": rng.randrange(5, 18), "rate": rng.randrange(91, 99),
         "ratio": rng.choice([30, 50, 80, 100, 150]), "reply": rng.choice([2, 4, 6, 12, 24]), "price": price,
@@ -90,7 +90,7 @@ def facts(name, fields, number, code):
         "proof": rng.choice([15, 20, 30]), "arrive": rng.choice([5, 7, 10, 15]), "moves": rng.choice([1, 2, 3]), "fee": rng.choice([0, 50, 100, 200]),
         "before": rng.choice([3, 5, 7, 10]), "again": rng.choice([1, 2]), "pause": rng.choice([3, 6, 9, 12]),
         "valid": rng.choice([6, 9, 12, 18, 24]), "devices": rng.choice([2, 3, 4]), "books": rng.choice([2, 3, 4, 5, 6, 8]),
-        "ship": rng.choice([2, 3, 5, 7]), "speed": rng.choice(["0.75至2倍", "0.5至3倍", "1至2倍"]), "number": number,
+        "ship": rng.choice([2, 3, 5, 7]), "speed": rng.choice(["0.75至2倍", "0.5至3倍", "1至2倍"]),
     }
 
 
@@ -153,6 +153,6 @@ def entities():
             year = name[2:4] if name[:2] == "20" else "25"
             code = f"CL-{fields[1]}-{year}-{at + 1:02d}"
             entity = Entity(name, aliases, [code], fields[0], "course", hold)
-            entity.facts = facts(name, fields, len(out), code)
+            entity.facts = facts(name, fields, code)
             out.append(entity)
     return out
