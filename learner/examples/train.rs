@@ -15,6 +15,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut settings = TrainSettings::new(Path::new(data), Path::new(out), seed);
     settings.minutes = arg(3).and_then(|minutes| minutes.parse().ok());
     settings.resume = args.iter().any(|arg| arg == "resume");
+    for (key, value) in args.iter().filter_map(|arg| arg.split_once('=')) {
+        let number: f64 = value.parse()?;
+        let (rewriter, embedder, reranker) = (&mut settings.rewriter, &mut settings.embedder, &mut settings.reranker);
+        match key {
+            "lr" => (rewriter.learning_rate, embedder.learning_rate, reranker.learning_rate) = (number, number, number),
+            "rows" => (rewriter.rows, embedder.rows, reranker.rows) = (number as usize, number as usize, number as usize),
+            "copies" => rewriter.copies = number,
+            "swapped" => (rewriter.swapped, embedder.swapped, reranker.swapped) = (number, number, number),
+            "prompt" => rewriter.prompt_weight = number,
+            "smoothing" => rewriter.smoothing = number,
+            "init" => rewriter.init_scale = number,
+            "embed" => rewriter.embedding_scale = number,
+            "workers" => settings.workers = number as usize,
+            _ => return Err(format!("unknown setting {key}").into()),
+        }
+    }
     let start = Instant::now();
     let (mut sum, mut count) = (0.0, 0);
     let mut observe = |step: u32, loss: f64| {

@@ -38,6 +38,8 @@ pub struct TrainSettings {
     pub out: PathBuf,
     /// Minutes for each model, in place of the recipe's own.
     pub minutes: Option<f64>,
+    /// Steps of each run, in place of as many as the minutes allow.
+    pub steps: Option<u32>,
     /// Seed of everything random.
     pub seed: u64,
     /// Whether to go on from the last checkpoint.
@@ -90,6 +92,10 @@ pub struct RewriterTraining {
     pub smoothing: f64,
     /// Weight of the loss on prompts.
     pub prompt_weight: f64,
+    /// Factor on the fresh linear layers' weights.
+    pub init_scale: f64,
+    /// Factor on the fresh token embedding.
+    pub embedding_scale: f64,
     /// Layout and sizes of prompts.
     pub prompt: PromptSettings,
     /// A model folder to begin from.
@@ -151,6 +157,7 @@ impl TrainSettings {
             data: data.to_owned(),
             out: out.to_owned(),
             minutes: None,
+            steps: None,
             seed,
             resume: false,
             workers,
@@ -164,6 +171,8 @@ impl TrainSettings {
                 copies: 0.05,
                 smoothing: 0.05,
                 prompt_weight: 0.15,
+                init_scale: 1.0,
+                embedding_scale: 1.0,
                 prompt,
                 base: None,
                 lora: None,
@@ -293,7 +302,12 @@ pub fn train_rewriter(settings: &TrainSettings, observe: Observer<'_>) -> Result
         None => {
             let positions = (training.prompt.max_prompt_tokens + training.prompt.max_new_tokens).next_power_of_two();
             let config = prepared.config(training.shape, positions, true);
-            (config.clone(), init(&config, settings.seed, &device)?, training.prompt)
+            let mut weights = init(&config, settings.seed, &device)?;
+            for (name, weight) in weights.iter_mut().filter(|(_, weight)| weight.rank() == 2) {
+                let scale = if name.contains("embed") { training.embedding_scale } else { training.init_scale };
+                *weight = (&*weight * scale)?;
+            }
+            (config, weights, training.prompt)
         }
     };
     let adapter = match training.lora {
@@ -459,6 +473,9 @@ impl Run {
             && let Some(state) = Checkpoints::open(dir)?.latest()?
         {
             return Ok(state.steps);
+        }
+        if let Some(steps) = settings.steps {
+            return Ok(steps.max(1));
         }
         let minutes = settings.minutes.unwrap_or(self.minutes);
         if !(minutes.is_finite() && minutes > 0.0) {

@@ -50,7 +50,6 @@ impl SplitText {
 /// A dialogue with its names found.
 #[derive(Debug, Clone)]
 pub(crate) struct SplitDialogue {
-    pub id: String,
     pub history: Vec<(Role, SplitText)>,
     pub query: SplitText,
     pub profile: SplitText,
@@ -70,7 +69,6 @@ impl SplitDialogue {
     pub fn new(dialogue: &Dialogue, mentions: &Mentions) -> Self {
         let split = |text: &str| SplitText::new(text, mentions);
         let mut this = Self {
-            id: dialogue.id.clone(),
             history: dialogue.history.iter().map(|turn| (turn.role, split(&turn.content))).collect(),
             query: split(&dialogue.query),
             profile: split(&dialogue.user_profile),
