@@ -1,2 +1,65 @@
-use crate::args::TrainArgs;
-pub fn run(_args: &TrainArgs) -> anyhow::Result<()> { Ok(()) }
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use recast_learner::{
+    Observer, TrainReport, TrainSettings, train_embedder, train_reranker, train_rewriter, train_tokenizer,
+};
+
+use crate::args::{TrainArgs, TrainWhat};
+use crate::out;
+
+/// How often a run that is not watched at a terminal says where it is.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+
+type Training = fn(&TrainSettings, Observer<'_>) -> recast_learner::Result<TrainReport>;
+
+/// `recast train tokenizer|sft|embedder|reranker|all`
+pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
+    let mut settings = TrainSettings::new(&args.data, &args.out, args.seed);
+    settings.minutes = args.minutes;
+    settings.resume = args.resume;
+    let all = args.what == TrainWhat::All;
+    // A new vocabulary makes the checkpoints of an interrupted run worthless, so `--resume` keeps the one that is there.
+    let vocabulary = args.out.join("tokenizer/tokenizer.json");
+    if args.what == TrainWhat::Tokenizer || (all && !(args.resume && vocabulary.is_file())) {
+        let tokenizer = train_tokenizer(&settings)?;
+        out::error(&format!("tokenizer: {} entries", tokenizer.vocab_size()));
+    }
+    let trainings: [(TrainWhat, &str, Training); 3] = [
+        (TrainWhat::Sft, "rewriter", train_rewriter),
+        (TrainWhat::Embedder, "embedder", train_embedder),
+        (TrainWhat::Reranker, "reranker", train_reranker),
+    ];
+    for (what, name, train) in trainings {
+        if all || args.what == what {
+            let report = watched(name, &settings, train)?;
+            out::line(&serde_json::to_string_pretty(&report)?);
+        }
+    }
+    Ok(())
+}
+
+fn watched(name: &str, settings: &TrainSettings, train: Training) -> anyhow::Result<TrainReport> {
+    let progress = ProgressBar::new_spinner().with_prefix(name.to_owned());
+    let progress = match ProgressStyle::with_template("{spinner} {prefix} step {pos} {msg} {elapsed} {per_sec}") {
+        Ok(style) => progress.with_style(style),
+        Err(_) => progress,
+    };
+    let mut smooth = None;
+    let mut said = Instant::now();
+    let mut observe = |step: u32, loss: f64| {
+        let mean = smooth.map_or(loss, |mean: f64| 0.98 * mean + 0.02 * loss);
+        smooth = Some(mean);
+        progress.set_position(u64::from(step) + 1);
+        progress.set_message(format!("loss {mean:.3}"));
+        if progress.is_hidden() && said.elapsed() > REPORT_EVERY {
+            said = Instant::now();
+            out::error(&format!("{name}: step {}, loss {mean:.3}", step + 1));
+        }
+        ControlFlow::Continue(())
+    };
+    let report = train(settings, &mut observe);
+    progress.finish_and_clear();
+    Ok(report?)
+}

@@ -53,6 +53,7 @@ section!(
         body_timeout_ms: u64,
         drain_seconds: u64,
         body_limit_bytes: usize,
+        mint_keys: bool,
     }
 );
 section!(
