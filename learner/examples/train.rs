@@ -20,13 +20,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (rewriter, embedder, reranker) = (&mut settings.rewriter, &mut settings.embedder, &mut settings.reranker);
         match key {
             "lr" => (rewriter.learning_rate, embedder.learning_rate, reranker.learning_rate) = (number, number, number),
-            "rows" => (rewriter.rows, embedder.rows, reranker.rows) = (number as usize, number as usize, number as usize),
+            "rows" => {
+                (rewriter.rows, embedder.rows, reranker.rows) = (number as usize, number as usize, number as usize)
+            }
             "copies" => rewriter.copies = number,
             "swapped" => (rewriter.swapped, embedder.swapped, reranker.swapped) = (number, number, number),
             "prompt" => rewriter.prompt_weight = number,
             "smoothing" => rewriter.smoothing = number,
-            "init" => rewriter.init_scale = number,
-            "embed" => rewriter.embedding_scale = number,
             "workers" => settings.workers = number as usize,
             _ => return Err(format!("unknown setting {key}").into()),
         }
@@ -57,7 +57,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             show(train_embedder(&settings, &mut observe)?)?;
             show(train_reranker(&settings, &mut observe)?)?;
         }
-        _ => return Err("usage: train <tokenizer|sft|embedder|reranker|all> <data> <out> [minutes] [seed] [resume]".into()),
+        _ => {
+            return Err(
+                "usage: train <tokenizer|sft|embedder|reranker|all> <data> <out> [minutes] [seed] [resume]".into()
+            );
+        }
     }
     Ok(())
 }

@@ -92,7 +92,13 @@ impl Checkpoints {
     ///
     /// # Errors
     /// Where the disk refuses; the older checkpoints are whole then.
-    pub fn save(&self, state: &RunState, vars: &BTreeMap<String, Var>, best: &Weights, optimizer: &AdamW) -> Result<()> {
+    pub fn save(
+        &self,
+        state: &RunState,
+        vars: &BTreeMap<String, Var>,
+        best: &Weights,
+        optimizer: &AdamW,
+    ) -> Result<()> {
         let target = self.dir.join(format!("step-{:07}", state.step));
         let part = self.dir.join(format!("step-{:07}.part", state.step));
         for old in [&part, &target] {
@@ -161,7 +167,9 @@ pub(crate) fn copy_of(vars: &BTreeMap<String, Var>) -> Result<Weights> {
 /// Sets variables by name.
 pub(crate) fn put(vars: &BTreeMap<String, Var>, weights: &Weights) -> Result<()> {
     for (name, var) in vars {
-        let weight = weights.get(name).ok_or_else(|| LearnError::Setting(format!("weight {name} is missing in the checkpoint")))?;
+        let weight = weights
+            .get(name)
+            .ok_or_else(|| LearnError::Setting(format!("weight {name} is missing in the checkpoint")))?;
         var.set(&weight.to_device(var.device())?)?;
     }
     Ok(())

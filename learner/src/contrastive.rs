@@ -8,7 +8,7 @@ use recast_model::{Batch, Encoder, Gradients, Kernels, token_scores};
 
 use crate::corpus::{Corpus, searched_text};
 use crate::error::{LearnError, Result};
-use crate::pairs::{PairMaker, RankingPair};
+use crate::pairs::{PairMaker, RankingBatch};
 use crate::sft::in_threads;
 use crate::trainer::{Objective, StepLoss};
 use crate::validate::mean_reciprocal_rank;
@@ -57,7 +57,7 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    fn new(encoder: &Encoder, batch: &RankingPair) -> Result<Self> {
+    fn new(encoder: &Encoder, batch: &RankingBatch) -> Result<Self> {
         let spell = |texts: &[String]| texts.iter().map(|text| Ok(encoder.tokens(text)?)).collect::<Result<Vec<_>>>();
         let candidates = spell(&batch.candidates)?;
         let mut order: Vec<usize> = (0..candidates.len()).collect();
@@ -85,7 +85,7 @@ const PART: usize = 12;
 /// so that the result is that of one large batch.
 pub(crate) fn encode_and_compare(
     encoder: &Encoder,
-    batch: &RankingPair,
+    batch: &RankingBatch,
     workers: usize,
     encode: impl Fn(&Batch) -> Result<Tensor> + Sync,
     loss: impl Fn(&Tensor, &Tensor, &Tokens) -> Result<Tensor>,
@@ -185,8 +185,10 @@ impl ContrastiveObjective {
     }
 }
 
-pub(crate) fn batch_of(pairs: &PairMaker, step: u32) -> Result<RankingPair> {
-    pairs.batch(u64::from(step)).ok_or_else(|| LearnError::Data("no train question has a passage that answers it".into()))
+pub(crate) fn batch_of(pairs: &PairMaker, step: u32) -> Result<RankingBatch> {
+    pairs
+        .batch(u64::from(step))
+        .ok_or_else(|| LearnError::Data("no train question has a passage that answers it".into()))
 }
 
 impl Objective for ContrastiveObjective {
@@ -236,9 +238,8 @@ pub(crate) fn rank_of(scores: &[f32], right: &[usize]) -> Option<usize> {
 }
 
 pub(crate) fn figures(ranks: &[Option<usize>], further: &[(&str, f64)]) -> BTreeMap<String, f64> {
-    let within = |most: usize| {
-        ranks.iter().flatten().filter(|rank| **rank <= most).count() as f64 / ranks.len().max(1) as f64
-    };
+    let within =
+        |most: usize| ranks.iter().flatten().filter(|rank| **rank <= most).count() as f64 / ranks.len().max(1) as f64;
     let mrr = mean_reciprocal_rank(ranks);
     let list = [("score", mrr), ("mrr", mrr), ("top1", within(1)), ("recall5", within(5))];
     list.iter().chain(further).map(|(name, figure)| ((*name).to_owned(), *figure)).collect()

@@ -3,10 +3,7 @@
 //! What a batch holds is a pure function of the seed and the step, so that a run that was killed goes on with the very
 //! examples it would have seen. Nothing of the validation or test split can reach a batch: the trainers are given a
 //! [`TrainingData`], which has no room for it.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod checkpoint;
 mod contrastive;
@@ -20,6 +17,7 @@ mod names;
 mod pairs;
 mod recipe;
 mod rerank;
+mod settings;
 mod sft;
 mod swap;
 mod trainer;
@@ -34,12 +32,10 @@ pub use error::{LearnError, Result};
 pub use lexical::LexicalIndex;
 pub use mentions::{Form, Mentions, Piece};
 pub use names::NameMaker;
-pub use pairs::{PairMaker, PairSettings, RankingPair};
-pub use recipe::{
-    EncoderTraining, Observer, RewriterTraining, Shape, TrainReport, TrainSettings, train_embedder, train_reranker,
-    train_rewriter, train_tokenizer,
-};
+pub use pairs::{PairMaker, PairSettings, RankingBatch};
+pub use recipe::{Observer, TrainReport, train_embedder, train_reranker, train_rewriter, train_tokenizer};
 pub use rerank::{LateObjective, late_interaction_scores};
+pub use settings::{EncoderTraining, RewriterTraining, Shape, TrainSettings};
 pub use sft::{SftObjective, SftSettings};
 pub use trainer::{Objective, Outcome, Plan, StepLoss, train};
 pub use validate::{RewriteReport, RewriteValidation, mean_reciprocal_rank};

@@ -45,7 +45,8 @@ impl NameMaker {
         let listed: std::collections::HashSet<char> = known.iter().copied().collect();
         let outside: Vec<char> = ('\u{4E00}'..='\u{9FA5}').filter(|c| !listed.contains(c)).collect();
         // every fifth rare character is kept for validation
-        let (unseen, rare): (Vec<_>, Vec<_>) = outside.iter().copied().enumerate().partition(|(i, _)| i.is_multiple_of(5));
+        let (unseen, rare): (Vec<_>, Vec<_>) =
+            outside.iter().copied().enumerate().partition(|(i, _)| i.is_multiple_of(5));
         let plain = |list: Vec<(usize, char)>| list.into_iter().map(|(_, c)| c).collect();
         let mut maker = Self {
             known,

@@ -14,7 +14,7 @@ use crate::swap::{Names, SplitDialogue, SplitPassage, SplitText, fresh_names};
 
 /// A batch of questions of one tenant and the passages that all of them are compared with.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RankingPair {
+pub struct RankingBatch {
     /// Questions.
     pub queries: Vec<String>,
     /// Passages: the answer of each question in their order, then hard negatives.
@@ -122,7 +122,7 @@ impl PairMaker {
 
     /// Batch number `index`; `None` where there is no question with an answer.
     #[must_use]
-    pub fn batch(&self, index: u64) -> Option<RankingPair> {
+    pub fn batch(&self, index: u64) -> Option<RankingBatch> {
         let length = self.epoch_len() as u64;
         let epoch = index.checked_div(length)?;
         let mut rng = random(self.settings.seed, 11, epoch);
@@ -143,7 +143,7 @@ impl PairMaker {
             others.filter(|place| item.right.contains(&candidates[*place])).collect()
         });
         let also_right = also_right.collect();
-        Some(RankingPair { queries: items.into_iter().map(|item| item.query).collect(), candidates, also_right })
+        Some(RankingBatch { queries: items.into_iter().map(|item| item.query).collect(), candidates, also_right })
     }
 
     fn item(&self, tenant: usize, item: usize, rng: &mut ChaCha8Rng) -> Item {

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use rand::Rng as _;
 use recast_model::{
     Encoder, EncoderSettings, Lora, LoraConfig, Manifest, ModelFolder, ModelKind, ModelTokenizer, PROJECTION,
-    PromptRenderer, PromptSettings, PromptStyle, Qwen3, Qwen3Config, TOKENIZER, VocabularySettings, Weights, init,
+    PromptRenderer, PromptSettings, Qwen3, Qwen3Config, TOKENIZER, Weights, init,
 };
 use serde::Serialize;
 
@@ -21,6 +21,7 @@ use crate::error::{LearnError, Result};
 use crate::names::NameMaker;
 use crate::pairs::{PairMaker, PairSettings};
 use crate::rerank::LateObjective;
+use crate::settings::{EncoderTraining, RewriterTraining, Shape, TrainSettings};
 use crate::sft::{SftObjective, SftSettings};
 use crate::trainer::{Objective, Outcome, Plan, seconds_per_step, train};
 use crate::validate::RewriteValidation;
@@ -28,165 +29,6 @@ use crate::validate::RewriteValidation;
 /// Han characters in daily use (the first level of GB 2312), the most frequent first: so that the vocabulary knows the
 /// characters of names that the data do not hold.
 const HAN: &str = include_str!("../assets/han.txt");
-
-/// Settings of all trainings.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainSettings {
-    /// Folder of tenants.
-    pub data: PathBuf,
-    /// Where the model folders go.
-    pub out: PathBuf,
-    /// Minutes for each model, in place of the recipe's own.
-    pub minutes: Option<f64>,
-    /// Steps of each run, in place of as many as the minutes allow.
-    pub steps: Option<u32>,
-    /// Seed of everything random.
-    pub seed: u64,
-    /// Whether to go on from the last checkpoint.
-    pub resume: bool,
-    /// Threads that share a step. Set `RAYON_NUM_THREADS=1` beside it: the parts are too small to be split further.
-    pub workers: usize,
-    /// The shared vocabulary.
-    pub vocabulary: VocabularySettings,
-    /// The rewriter.
-    pub rewriter: RewriterTraining,
-    /// The embedder.
-    pub embedder: EncoderTraining,
-    /// The reranker.
-    pub reranker: EncoderTraining,
-}
-
-/// Shape of a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Width of the residual stream.
-    pub hidden: usize,
-    /// Width inside the feed-forward block.
-    pub intermediate: usize,
-    /// Layers.
-    pub layers: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads.
-    pub key_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-}
-
-/// The rewriter's training.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RewriterTraining {
-    /// Shape of the network.
-    pub shape: Shape,
-    /// Wall time of the run, validation included.
-    pub minutes: f64,
-    /// Highest learning rate.
-    pub learning_rate: f64,
-    /// Sequences a step.
-    pub rows: usize,
-    /// Share of dialogues with fresh names.
-    pub swapped: f64,
-    /// Share of copying practice.
-    pub copies: f64,
-    /// Label smoothing.
-    pub smoothing: f64,
-    /// Weight of the loss on prompts.
-    pub prompt_weight: f64,
-    /// Factor on the fresh linear layers' weights.
-    pub init_scale: f64,
-    /// Factor on the fresh token embedding.
-    pub embedding_scale: f64,
-    /// Layout and sizes of prompts.
-    pub prompt: PromptSettings,
-    /// A model folder to begin from.
-    pub base: Option<PathBuf>,
-    /// Rank and alpha of an adapter to train beside the frozen base; without it all weights are trained.
-    pub lora: Option<(usize, f64)>,
-}
-
-/// The training of an encoder: embedder or reranker.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EncoderTraining {
-    /// Shape of the network.
-    pub shape: Shape,
-    /// Numbers of a vector.
-    pub dimension: usize,
-    /// Longest text in tokens.
-    pub max_tokens: usize,
-    /// Wall time of the run, validation included.
-    pub minutes: f64,
-    /// Highest learning rate.
-    pub learning_rate: f64,
-    /// Questions a step.
-    pub rows: usize,
-    /// Hard negatives a question.
-    pub hard: usize,
-    /// Share of questions with fresh names.
-    pub swapped: f64,
-    /// One over the softmax temperature.
-    pub scale: f64,
-    /// A model folder whose weights of equal name and shape are taken over.
-    pub base: Option<PathBuf>,
-}
-
-impl TrainSettings {
-    /// The recipe of the shipped models.
-    #[must_use]
-    pub fn new(data: &Path, out: &Path, seed: u64) -> Self {
-        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(2);
-        let shape = Shape { hidden: 128, intermediate: 384, layers: 4, heads: 4, key_heads: 2, head_dim: 32 };
-        let prompt = PromptSettings {
-            style: PromptStyle::Compact,
-            max_prompt_tokens: 160,
-            max_new_tokens: 40,
-            tenant_tag: false,
-        };
-        let encoder = EncoderTraining {
-            shape: Shape { layers: 3, ..shape },
-            dimension: 128,
-            max_tokens: 160,
-            minutes: 20.0,
-            learning_rate: 1.5e-3,
-            rows: 24,
-            hard: 2,
-            swapped: 0.6,
-            scale: 20.0,
-            base: None,
-        };
-        Self {
-            data: data.to_owned(),
-            out: out.to_owned(),
-            minutes: None,
-            steps: None,
-            seed,
-            resume: false,
-            workers,
-            vocabulary: VocabularySettings::default(),
-            rewriter: RewriterTraining {
-                shape,
-                minutes: 20.0,
-                learning_rate: 2e-3,
-                rows: 32,
-                swapped: 0.75,
-                copies: 0.05,
-                smoothing: 0.05,
-                prompt_weight: 0.15,
-                init_scale: 1.0,
-                embedding_scale: 1.0,
-                prompt,
-                base: None,
-                lora: None,
-            },
-            reranker: EncoderTraining {
-                shape: Shape { layers: 2, ..shape },
-                dimension: 64,
-                hard: 3,
-                ..encoder.clone()
-            },
-            embedder: encoder,
-        }
-    }
-}
 
 /// What a training made.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -302,16 +144,13 @@ pub fn train_rewriter(settings: &TrainSettings, observe: Observer<'_>) -> Result
         None => {
             let positions = (training.prompt.max_prompt_tokens + training.prompt.max_new_tokens).next_power_of_two();
             let config = prepared.config(training.shape, positions, true);
-            let mut weights = init(&config, settings.seed, &device)?;
-            for (name, weight) in weights.iter_mut().filter(|(_, weight)| weight.rank() == 2) {
-                let scale = if name.contains("embed") { training.embedding_scale } else { training.init_scale };
-                *weight = (&*weight * scale)?;
-            }
-            (config, weights, training.prompt)
+            (config.clone(), init(&config, settings.seed, &device)?, training.prompt)
         }
     };
     let adapter = match training.lora {
-        Some((rank, alpha)) => Some(Lora::init(&LoraConfig::all_linears(rank, alpha), &config, settings.seed, &device)?),
+        Some((rank, alpha)) => {
+            Some(Lora::init(&LoraConfig::all_linears(rank, alpha), &config, settings.seed, &device)?)
+        }
         None => None,
     };
     let model = match &adapter {
@@ -362,7 +201,16 @@ pub fn train_embedder(settings: &TrainSettings, observe: Observer<'_>) -> Result
     let objective = ContrastiveObjective::new(encoder, pairs, validation, training.scale, settings.workers);
     let run = Run::of_encoder("embedder", &prepared, settings, training);
     let outcome = run.go(&objective, settings, observe)?;
-    save_encoder(&run, ModelKind::Embedder, objective.encoder(), &prepared, settings, training, outcome, objective.validate()?)
+    save_encoder(
+        &run,
+        ModelKind::Embedder,
+        objective.encoder(),
+        &prepared,
+        settings,
+        training,
+        outcome,
+        objective.validate()?,
+    )
 }
 
 /// Trains the reranker into `out/reranker`.
@@ -377,7 +225,16 @@ pub fn train_reranker(settings: &TrainSettings, observe: Observer<'_>) -> Result
     let objective = LateObjective::new(encoder, pairs, validation, training.scale, settings.workers);
     let run = Run::of_encoder("reranker", &prepared, settings, training);
     let outcome = run.go(&objective, settings, observe)?;
-    save_encoder(&run, ModelKind::Reranker, objective.encoder(), &prepared, settings, training, outcome, objective.validate()?)
+    save_encoder(
+        &run,
+        ModelKind::Reranker,
+        objective.encoder(),
+        &prepared,
+        settings,
+        training,
+        outcome,
+        objective.validate()?,
+    )
 }
 
 fn encoder_and_pairs(
@@ -404,7 +261,8 @@ fn encoder_and_pairs(
     let network = Qwen3::trainable(config, weights, &device)?;
     let sizes = EncoderSettings { dimension: training.dimension, max_tokens: training.max_tokens };
     let encoder = Encoder::new(network, prepared.tokenizer.clone(), sizes)?;
-    let pairs = PairSettings { rows: training.rows, hard: training.hard, swapped: training.swapped, seed: settings.seed };
+    let pairs =
+        PairSettings { rows: training.rows, hard: training.hard, swapped: training.swapped, seed: settings.seed };
     Ok((encoder, PairMaker::new(prepared.data.clone(), prepared.names.clone(), pairs)))
 }
 
@@ -436,7 +294,12 @@ struct Run {
 }
 
 impl Run {
-    fn of_encoder(name: &'static str, prepared: &Prepared, settings: &TrainSettings, training: &EncoderTraining) -> Self {
+    fn of_encoder(
+        name: &'static str,
+        prepared: &Prepared,
+        settings: &TrainSettings,
+        training: &EncoderTraining,
+    ) -> Self {
         let fingerprint = prepared.fingerprint(settings.seed, &EncoderTraining { minutes: 0.0, ..training.clone() });
         Self { name, minutes: training.minutes, learning_rate: training.learning_rate, fingerprint }
     }
@@ -493,7 +356,8 @@ impl Run {
         prompt: PromptSettings,
         encoder: Option<EncoderSettings>,
     ) -> Manifest {
-        let trained_by = format!("recast train, seed {}, {} steps, {} tokens", settings.seed, outcome.step, outcome.tokens);
+        let trained_by =
+            format!("recast train, seed {}, {} steps, {} tokens", settings.seed, outcome.step, outcome.tokens);
         Manifest { kind, name: format!("recast-{}", self.name), trained_by, prompt, encoder }
     }
 

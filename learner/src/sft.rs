@@ -154,7 +154,8 @@ impl Objective for SftObjective {
     fn step(&self, step: u32, steps: u32) -> Result<StepLoss> {
         let batch = self.batch(step, steps)?;
         let rewrites: usize = batch.iter().map(|row| row.ids.len() - row.prompt).sum();
-        let prompts: usize = batch.iter().map(|row| (1..row.prompt).filter(|index| in_loss(*index, step)).count()).sum();
+        let prompts: usize =
+            batch.iter().map(|row| (1..row.prompt).filter(|index| in_loss(*index, step)).count()).sum();
         let counts = (rewrites.max(1) as f64, prompts.max(1) as f64);
         let size = batch.len().div_ceil(self.settings.workers.max(1)).max(1);
         let parts = in_threads(batch.chunks(size), |rows| self.part(rows, counts, step))?;
@@ -185,7 +186,8 @@ pub(crate) fn in_threads<P: Send, T: Send>(
         let others: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || run(part))).collect();
         let last = run(own)?;
         let failed = |_| LearnError::Setting("a training thread failed".into());
-        let mut results = others.into_iter().map(|thread| thread.join().map_err(failed)?).collect::<Result<Vec<T>>>()?;
+        let mut results =
+            others.into_iter().map(|thread| thread.join().map_err(failed)?).collect::<Result<Vec<T>>>()?;
         results.push(last);
         Ok(results)
     })

@@ -181,13 +181,17 @@ pub(crate) mod tests {
     use crate::mentions::tests::passage;
     use crate::names::tests::maker;
 
-    pub(crate) fn dialogue(id: &str, split: &str, history: &[&str], query: &str, golds: &[&str], relevant: &str) -> Dialogue {
+    pub(crate) fn dialogue(
+        id: &str,
+        split: &str,
+        history: &[&str],
+        query: &str,
+        golds: &[&str],
+        relevant: &str,
+    ) -> Dialogue {
         let role = |i: usize| if i.is_multiple_of(2) { "user" } else { "assistant" };
-        let history: Vec<_> = history
-            .iter()
-            .enumerate()
-            .map(|(i, text)| serde_json::json!({"role": role(i), "content": text}))
-            .collect();
+        let history: Vec<_> =
+            history.iter().enumerate().map(|(i, text)| serde_json::json!({"role": role(i), "content": text})).collect();
         let value = serde_json::json!({
             "id": id, "conversation_id": id, "split": split, "history": history, "query": query, "user_profile": "",
             "history_summary": "", "thought": "", "gold_rewrites": golds,
@@ -199,9 +203,17 @@ pub(crate) mod tests {
     /// Three known products, one of the test split, one of the validation split.
     pub(crate) fn tenant() -> TenantData {
         let mut passages = Vec::new();
-        let products = [("胶原饮", "FD21"), ("胶原饮无糖版", "无糖胶原"), ("钙片", "钙尔"), ("秘密胶囊", "秘胶"), ("玫瑰饮", "玫饮")];
+        let products = [
+            ("胶原饮", "FD21"),
+            ("胶原饮无糖版", "无糖胶原"),
+            ("钙片", "钙尔"),
+            ("秘密胶囊", "秘胶"),
+            ("玫瑰饮", "玫饮"),
+        ];
         for (number, (name, alias)) in products.into_iter().enumerate() {
-            for (aspect, words) in [("taboo", "不适宜人群：孕妇慎用"), ("usage", "食用方法：每日一次"), ("price", "价格：99 元")] {
+            for (aspect, words) in
+                [("taboo", "不适宜人群：孕妇慎用"), ("usage", "食用方法：每日一次"), ("price", "价格：99 元")]
+            {
                 let text = format!("{name}{words}，编号 {number}");
                 passages.push(passage(&format!("{number}-{aspect}"), name, &[alias], aspect, &text));
             }

@@ -264,7 +264,8 @@ fn teacher_forced(cases: &[Case], model: &Qwen3, renderer: &PromptRenderer) -> R
         let gold = |case: &Case| Ok(renderer.completion(case.golds.first().map_or("", String::as_str))?);
         let golds = chunk.iter().map(gold).collect::<Result<Vec<_>>>()?;
         let (scores, _) = completion_scores(&plain, &prompts, &golds, 1.0)?;
-        let sum = |tensor: candle_core::Tensor| Ok::<_, candle_core::Error>(f64::from(tensor.sum_all()?.to_scalar::<f32>()?));
+        let sum =
+            |tensor: candle_core::Tensor| Ok::<_, candle_core::Error>(f64::from(tensor.sum_all()?.to_scalar::<f32>()?));
         count += scores.log_prob.elem_count();
         loss -= sum(scores.log_prob)?;
         entropy += sum(scores.entropy)?;

@@ -16,7 +16,11 @@ fn write_data(dir: &Path) {
     let shop = dir.join("shop");
     std::fs::create_dir_all(&shop).unwrap();
     std::fs::write(shop.join("tenant.toml"), "id = \"shop\"\nname = \"shop\"\nsystem_prompt = \"改写查询\"\n").unwrap();
-    let aspects = [("taboo", "不适宜人群：孕妇慎用", "孕妇能喝吗"), ("usage", "食用方法：每日一次", "怎么吃"), ("price", "价格：99元", "多少钱")];
+    let aspects = [
+        ("taboo", "不适宜人群：孕妇慎用", "孕妇能喝吗"),
+        ("usage", "食用方法：每日一次", "怎么吃"),
+        ("price", "价格：99元", "多少钱"),
+    ];
     let (mut passages, mut dialogues) = (Vec::new(), Vec::new());
     for (number, name) in ["胶原饮", "钙片", "鱼油胶囊"].into_iter().enumerate() {
         for (aspect, text, question) in aspects {
@@ -53,7 +57,8 @@ fn settings(root: &Path) -> TrainSettings {
     settings.rewriter.copies = 0.0;
     settings.rewriter.learning_rate = 5e-3;
     for encoder in [&mut settings.embedder, &mut settings.reranker] {
-        *encoder = EncoderTraining { shape, dimension: 16, rows: 9, swapped: 0.3, learning_rate: 5e-3, ..encoder.clone() };
+        *encoder =
+            EncoderTraining { shape, dimension: 16, rows: 9, swapped: 0.3, learning_rate: 5e-3, ..encoder.clone() };
     }
     settings
 }

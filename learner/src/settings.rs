@@ -1,0 +1,157 @@
+//! The recipe's settings, with the values that the shipped models are trained with.
+use std::path::{Path, PathBuf};
+
+use recast_model::{PromptSettings, PromptStyle, VocabularySettings};
+
+/// Settings of all trainings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainSettings {
+    /// Folder of tenants.
+    pub data: PathBuf,
+    /// Where the model folders go.
+    pub out: PathBuf,
+    /// Minutes for each model, in place of the recipe's own.
+    pub minutes: Option<f64>,
+    /// Steps of each run, in place of as many as the minutes allow.
+    pub steps: Option<u32>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Whether to go on from the last checkpoint.
+    pub resume: bool,
+    /// Threads that share a step. Set `RAYON_NUM_THREADS=1` beside it: the parts are too small to be split further.
+    pub workers: usize,
+    /// The shared vocabulary.
+    pub vocabulary: VocabularySettings,
+    /// The rewriter.
+    pub rewriter: RewriterTraining,
+    /// The embedder.
+    pub embedder: EncoderTraining,
+    /// The reranker.
+    pub reranker: EncoderTraining,
+}
+
+/// Shape of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width inside the feed-forward block.
+    pub intermediate: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub key_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+/// The rewriter's training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RewriterTraining {
+    /// Shape of the network.
+    pub shape: Shape,
+    /// Wall time of the run, validation included.
+    pub minutes: f64,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Sequences a step.
+    pub rows: usize,
+    /// Share of dialogues with fresh names.
+    pub swapped: f64,
+    /// Share of copying practice.
+    pub copies: f64,
+    /// Label smoothing.
+    pub smoothing: f64,
+    /// Weight of the loss on prompts.
+    pub prompt_weight: f64,
+    /// Layout and sizes of prompts.
+    pub prompt: PromptSettings,
+    /// A model folder to begin from.
+    pub base: Option<PathBuf>,
+    /// Rank and alpha of an adapter to train beside the frozen base; without it all weights are trained.
+    pub lora: Option<(usize, f64)>,
+}
+
+/// The training of an encoder: embedder or reranker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncoderTraining {
+    /// Shape of the network.
+    pub shape: Shape,
+    /// Numbers of a vector.
+    pub dimension: usize,
+    /// Longest text in tokens.
+    pub max_tokens: usize,
+    /// Wall time of the run, validation included.
+    pub minutes: f64,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Questions a step.
+    pub rows: usize,
+    /// Hard negatives a question.
+    pub hard: usize,
+    /// Share of questions with fresh names.
+    pub swapped: f64,
+    /// One over the softmax temperature.
+    pub scale: f64,
+    /// A model folder whose weights of equal name and shape are taken over.
+    pub base: Option<PathBuf>,
+}
+
+impl TrainSettings {
+    /// The recipe of the shipped models.
+    #[must_use]
+    pub fn new(data: &Path, out: &Path, seed: u64) -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(2);
+        let shape = Shape { hidden: 128, intermediate: 384, layers: 4, heads: 4, key_heads: 2, head_dim: 32 };
+        let prompt = PromptSettings {
+            style: PromptStyle::Compact,
+            max_prompt_tokens: 160,
+            max_new_tokens: 40,
+            tenant_tag: false,
+        };
+        let encoder = EncoderTraining {
+            shape: Shape { layers: 3, ..shape },
+            dimension: 128,
+            max_tokens: 160,
+            minutes: 20.0,
+            learning_rate: 1.5e-3,
+            rows: 24,
+            hard: 2,
+            swapped: 0.6,
+            scale: 20.0,
+            base: None,
+        };
+        Self {
+            data: data.to_owned(),
+            out: out.to_owned(),
+            minutes: None,
+            steps: None,
+            seed,
+            resume: false,
+            workers,
+            vocabulary: VocabularySettings::default(),
+            rewriter: RewriterTraining {
+                shape,
+                minutes: 20.0,
+                learning_rate: 2e-3,
+                rows: 32,
+                swapped: 0.75,
+                copies: 0.05,
+                smoothing: 0.05,
+                prompt_weight: 0.15,
+                prompt,
+                base: None,
+                lora: None,
+            },
+            reranker: EncoderTraining {
+                shape: Shape { layers: 2, ..shape },
+                dimension: 64,
+                hard: 3,
+                ..encoder.clone()
+            },
+            embedder: encoder,
+        }
+    }
+}
