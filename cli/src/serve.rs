@@ -40,6 +40,13 @@ async fn serve(effective: Effective) -> anyhow::Result<()> {
             }
         }
     }
+    // Passages that are not prepared yet are prepared when they are first reranked; this only spares early askers the wait.
+    let retriever = std::sync::Arc::clone(gateway.retriever());
+    tokio::spawn(async move {
+        if let Err(error) = retriever.warm_up().await {
+            tracing::warn!(%error, "the reranker could not be prepared ahead");
+        }
+    });
     let asker = if effective.settings.server.mint_keys { Some(mint(&gateway)?) } else { None };
 
     let running = gateway.serve();

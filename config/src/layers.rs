@@ -119,7 +119,9 @@ pub fn load(source: &Source, env: impl IntoIterator<Item = (String, String)>) ->
         Err(problem) => problems.push(problem),
     }
     for (name, text) in env.into_iter().collect::<BTreeMap<_, _>>() {
-        if let Some(path) = name.strip_prefix(ENV_PREFIX) {
+        // The runtime's own variable; it sorts before ours, so that ours wins.
+        let path = if name == "ORT_DYLIB_PATH" { Some("ONNXRUNTIME__LIBRARY") } else { name.strip_prefix(ENV_PREFIX) };
+        if let Some(path) = path {
             match env_layer(&path.to_lowercase().replace("__", "."), &text, &schema) {
                 Ok(over) => overlay(&mut table, over, &schema, "", &mut problems),
                 Err(message) => problems.push(Problem::new(name, message)),
@@ -329,6 +331,9 @@ mod tests {
         let settings = load_text("[server]\nlisten = \"127.0.0.1:9\"\n", &env).unwrap().settings;
         assert_eq!(settings.server.listen.port(), 0);
         assert!((settings.retrieval.rrf_k - 20.0).abs() < f32::EPSILON);
+
+        let env = [("ORT_DYLIB_PATH", "/a.so")];
+        assert_eq!(load_text("", &env).unwrap().settings.onnxruntime.library, Path::new("/a.so"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod error;
 mod finishing;
 mod idempotency;
 mod keys;
+mod leftover;
 mod limits;
 mod parts;
 mod pipeline;

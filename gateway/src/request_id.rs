@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::leftover;
 use crate::problem::{Problem, rendered};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -37,6 +38,7 @@ pub async fn envelope(State(app): State<Arc<App>>, mut request: Request, next: N
     let id = RequestId::of(request.headers());
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).map(str::to_owned);
     request.extensions_mut().insert(id.clone());
+    let (request, leftover) = leftover::watch(request);
     // A panic in a handler ends one request, never the connection's other ones.
     let caught = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response = caught.unwrap_or_else(|_| {
@@ -48,7 +50,7 @@ pub async fn envelope(State(app): State<Arc<App>>, mut request: Request, next: N
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert(X_REQUEST_ID, value);
     }
-    if app.is_shutting_down() {
+    if app.is_shutting_down() || leftover.remains() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let status = response.status();

@@ -1,5 +1,6 @@
 //! Logs, traces and metrics of the process.
 
+use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -51,7 +52,8 @@ pub fn init(settings: &TelemetrySettings) -> Result<Telemetry, TelemetryError> {
     // The embedded engine warns of its own defaults at every start; a filter that names it brings that back.
     let filter = EnvFilter::try_new(format!("qdrant_edge=error,{}", settings.log))
         .map_err(|error| TelemetryError::Filter { filter: settings.log.clone(), reason: error.to_string() })?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let lines = match settings.log_format {
         LogFormat::Text => lines.with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),

@@ -10,7 +10,7 @@ const HELP: &str = "set onnxruntime.library to libonnxruntime.so 1.24 or newer (
 
 /// Loads the library once for the process; later calls return the first result.
 ///
-/// Searched in this order: `library` where it is set, `ORT_DYLIB_PATH`, `runtime` below the state folder, the package
+/// Searched in this order: `library` where it is set (the configuration also takes `ORT_DYLIB_PATH`), `runtime` below the state folder, the package
 /// `onnxruntime` of `python3`.
 ///
 /// # Errors
@@ -38,10 +38,6 @@ pub(crate) fn load(path: &Path) -> Result<(), String> {
 fn find(library: &Path, state_dir: &Path) -> Option<PathBuf> {
     if !library.as_os_str().is_empty() {
         return Some(library.to_owned());
-    }
-    // The runtime's own variable, by the runtime's own name; ours are read by the configuration crate.
-    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
-        return Some(path.into());
     }
     library_in(&state_dir.join("runtime")).or_else(|| library_in(&python_package()?.join("capi")))
 }
