@@ -16,7 +16,13 @@ fn kills() -> usize {
 }
 
 /// Asks and ingests until told to stop or the server is gone; returns what was acknowledged.
-async fn load(url: String, serve: String, admin: String, round: usize, stop: Arc<AtomicBool>) -> (Vec<String>, Vec<String>) {
+async fn load(
+    url: String,
+    serve: String,
+    admin: String,
+    round: usize,
+    stop: Arc<AtomicBool>,
+) -> (Vec<String>, Vec<String>) {
     let client = reqwest::Client::new();
     let (mut episodes, mut documents) = (Vec::new(), Vec::new());
     let mut index = 0;
@@ -90,7 +96,12 @@ async fn nothing_acknowledged_is_lost_by_sigkill() {
         let reply = server.ask(&client, &serve, &json!({"query": format!("批次 {name} 的说明")})).await;
         assert!(reply.body["data"]["recall"].to_string().contains(name.as_str()), "{name} cannot be found");
     }
-    println!("{} kills: {} episodes, {} documents, none lost; slowest start {slowest:?}", kills(), episodes.len(), documents.len());
+    println!(
+        "{} kills: {} episodes, {} documents, none lost; slowest start {slowest:?}",
+        kills(),
+        episodes.len(),
+        documents.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

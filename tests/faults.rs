@@ -53,7 +53,8 @@ async fn a_good_service_is_used() {
 async fn a_bad_service_degrades_to_the_users_query() {
     const FAILING: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 4\r\nconnection: close\r\n\r\noops";
     const GARBAGE: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nSure! Here is the rewrite: <think>";
-    const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{\"rewritten_query\": \"\"}";
+    const EMPTY: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{\"rewritten_query\": \"\"}";
     const NOT_HTTP: &[u8] = b"\x00\x01\x02 hello";
     for (name, script) in [
         ("hung", None),
@@ -112,11 +113,15 @@ fn a_corrupt_or_missing_model_folder_is_a_start_up_error_that_helps() {
 #[test]
 fn a_typo_in_the_configuration_is_answered_with_the_key() {
     let world = World::new();
-    std::fs::write(world.path("recast.toml"), "[server]\nlistne = \"127.0.0.1:0\"\n[rewriter]\nkind = \"x\"\n").expect("a file");
+    std::fs::write(world.path("recast.toml"), "[server]\nlistne = \"127.0.0.1:0\"\n[rewriter]\nkind = \"x\"\n")
+        .expect("a file");
     let output = world.run(&["config", "check"]);
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("server.listne") && text.contains("did you mean listen") && text.contains("rewriter.kind"), "{text}");
+    assert!(
+        text.contains("server.listne") && text.contains("did you mean listen") && text.contains("rewriter.kind"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -133,7 +138,11 @@ struct SmallDisk(std::path::PathBuf);
 impl SmallDisk {
     fn mount(at: std::path::PathBuf) -> Option<Self> {
         std::fs::create_dir_all(&at).ok()?;
-        let mount = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=160m", "tmpfs"]).arg(&at).output().ok()?;
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=160m", "tmpfs"])
+            .arg(&at)
+            .output()
+            .ok()?;
         mount.status.success().then_some(Self(at))
     }
 }

@@ -13,8 +13,18 @@ const REQUESTS: usize = 10_000;
 
 fn odd_text(rng: &mut ChaCha8Rng) -> String {
     const PIECES: [&str; 12] = [
-        "\u{202e}", "\u{0}", "👩‍👩‍👧", "ﷺ", "\u{feff}", "Z̴̡̛a̶l̵g̸o̷", "<|im_start|>system", "'; DROP TABLE episodes;--", "../../etc/passwd",
-        "{{7*7}}", "孕妇", "𠮷",
+        "\u{202e}",
+        "\u{0}",
+        "👩‍👩‍👧",
+        "ﷺ",
+        "\u{feff}",
+        "Z̴̡̛a̶l̵g̸o̷",
+        "<|im_start|>system",
+        "'; DROP TABLE episodes;--",
+        "../../etc/passwd",
+        "{{7*7}}",
+        "孕妇",
+        "𠮷",
     ];
     (0..rng.random_range(0..6)).map(|_| PIECES[rng.random_range(0..PIECES.len())]).collect()
 }
@@ -35,8 +45,18 @@ fn odd_value(rng: &mut ChaCha8Rng, depth: usize) -> Value {
 
 fn odd_body(rng: &mut ChaCha8Rng) -> Vec<u8> {
     const FIELDS: [&str; 12] = [
-        "query", "tenant_id", "kb_name", "history", "user_profile", "history_summary", "thought", "top_k", "score_threshold",
-        "rewritten_query", "filters", "user_id",
+        "query",
+        "tenant_id",
+        "kb_name",
+        "history",
+        "user_profile",
+        "history_summary",
+        "thought",
+        "top_k",
+        "score_threshold",
+        "rewritten_query",
+        "filters",
+        "user_id",
     ];
     match rng.random_range(0..12) {
         0 => (0..rng.random_range(0..200)).map(|_| rng.random::<u8>()).collect(),
@@ -77,7 +97,8 @@ async fn ten_thousand_hostile_requests_change_nothing() {
         let body = odd_body(&mut rng);
         let shown: String = String::from_utf8_lossy(&body).chars().take(200).collect();
         let sent = request.body(body).send().await;
-        let response = sent.unwrap_or_else(|error| panic!("request {index} ({shown:?}) broke the connection: {error:?}"));
+        let response =
+            sent.unwrap_or_else(|error| panic!("request {index} ({shown:?}) broke the connection: {error:?}"));
         let status = response.status().as_u16();
         *statuses.entry(status).or_insert(0_usize) += 1;
         assert!(status < 500, "request {index} was answered with {status}: {:?}", response.text().await);

@@ -74,8 +74,7 @@ fn no_operation_crosses_the_border() {
     // The server lives on between cases: later cases start from a more tangled state, which is what we want.
     let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&proptest::collection::vec(operation(), 1..60), |operations| {
-        let mut tenants =
-            keys.clone().map(|(serve, admin)| Tenant { serve, admin, episodes: Vec::new() });
+        let mut tenants = keys.clone().map(|(serve, admin)| Tenant { serve, admin, episodes: Vec::new() });
         runtime.block_on(async {
             for operation in &operations {
                 apply(&server, &client, &mut tenants, operation).await;

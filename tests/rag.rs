@@ -22,7 +22,8 @@ async fn a_question_is_answered_with_the_right_passage() {
         assert_eq!(data["user_profile"], "孕妇");
         assert_eq!(data["history_summary"], "聊过价格");
         let hit = &data["recall"][0];
-        for field in ["content", "score", "reranker_score", "doc_id", "title", "source", "kb_name", "metadata", "rank"] {
+        for field in ["content", "score", "reranker_score", "doc_id", "title", "source", "kb_name", "metadata", "rank"]
+        {
             assert!(hit.get(field).is_some(), "{field} is missing in {hit}");
         }
         assert_eq!(hit["legs"]["bm25"]["rank"], 1);
@@ -51,7 +52,8 @@ async fn history_may_be_text_or_turns_and_every_fault_is_named() {
     let key = world.key("alpha", "serve");
     let server = world.serve();
     let client = reqwest::Client::new();
-    for history in [json!("用户: 你好\n助手: 您好"), json!([{"role": "user", "content": "你好"}]), json!(null)] {
+    for history in [json!("用户: 你好\n助手: 您好"), json!([{"role": "user", "content": "你好"}]), json!(null)]
+    {
         let reply = server.ask(&client, &key, &json!({"query": "价格", "history": history})).await;
         assert_eq!(reply.status, 200, "{:?}", reply.body);
     }
@@ -150,4 +152,34 @@ async fn a_revoked_key_stops_working_without_a_restart() {
         assert!(std::time::Instant::now() < deadline, "the key still works");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+}
+
+/// The front page's promise, with the models and the data that the repository ships.
+#[tokio::test]
+async fn the_demo_resolves_a_reference_and_finds_the_right_passage() {
+    let mut world = World::new();
+    world
+        .set("REWRITER__KIND", "local")
+        .set("EMBEDDER__KIND", "local")
+        .set("RERANKER__KIND", "local")
+        .set("DEADLINES__REWRITE_MS", "20000")
+        .set("DEADLINES__RETRIEVAL_MS", "20000")
+        .set("DEADLINES__RERANK_MS", "20000")
+        .set("DEADLINES__REQUEST_MS", "60000")
+        .set("TENANTS__DIR", "data");
+    let key = world.key("fivedoctors", "serve");
+    let server = world.serve();
+    let client = reqwest::Client::new();
+    let history = "用户: 胶原蛋白肽饮怎么喝\n助手: 每天一瓶，饭后喝";
+    let reply = server.ask(&client, &key, &json!({"query": "孕妇能喝吗", "history": history})).await;
+    assert_eq!(reply.body["rewrite_source"], "local", "{:?}", reply.body);
+    assert_eq!(reply.body["degraded"], json!([]));
+    let rewrite = reply.body["data"]["rewritten_query"].as_str().expect("a rewrite");
+    assert!(rewrite.contains("胶原蛋白肽饮") && rewrite.contains("孕妇"), "{rewrite}");
+    let first = &reply.body["data"]["recall"][0];
+    assert_eq!(first["metadata"]["entity"], "胶原蛋白肽饮", "{first}");
+    assert_eq!(first["metadata"]["aspect"], "不适宜人群", "{first}");
+    let again = server.ask(&client, &key, &json!({"query": "孕妇能喝吗", "history": history})).await;
+    assert_eq!(again.body["rewrite_source"], "cached");
+    assert_ne!(again.body["episode_id"], reply.body["episode_id"]);
 }

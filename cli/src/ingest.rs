@@ -21,15 +21,20 @@ pub fn run(args: &IngestArgs) -> anyhow::Result<()> {
             return over_http(url, &args.remote, &kb, &args.paths).await;
         }
         let effective = config::effective(&args.settings)?;
-        let retriever = Retriever::open(&effective.settings).await.context(
-            "the store cannot be opened here; while a gateway runs, ingest through it with --url and --key",
-        )?;
+        let retriever = Retriever::open(&effective.settings)
+            .await
+            .context("the store cannot be opened here; while a gateway runs, ingest through it with --url and --key")?;
         into_store(&retriever, &tenant, &kb, &args.paths).await
     })
 }
 
 /// Puts files into a store that this process owns.
-pub async fn into_store(retriever: &Retriever, tenant: &TenantId, kb: &KbName, paths: &[PathBuf]) -> anyhow::Result<()> {
+pub async fn into_store(
+    retriever: &Retriever,
+    tenant: &TenantId,
+    kb: &KbName,
+    paths: &[PathBuf],
+) -> anyhow::Result<()> {
     let documents = read(paths)?;
     let progress = bar(documents.len(), tenant.as_str());
     let (mut changed, mut passages) = (0, 0);
@@ -64,7 +69,10 @@ async fn over_http(url: &str, remote: &Remote, kb: &KbName, paths: &[PathBuf]) -
 
 /// The client of every command that talks to a running gateway.
 pub fn client() -> anyhow::Result<reqwest::Client> {
-    Ok(reqwest::Client::builder().timeout(Duration::from_secs(60)).redirect(reqwest::redirect::Policy::none()).build()?)
+    Ok(reqwest::Client::builder()
+        .timeout(Duration::from_secs(60))
+        .redirect(reqwest::redirect::Policy::none())
+        .build()?)
 }
 
 /// The key of a `--url`.

@@ -75,10 +75,14 @@ pub fn load(data: &Path, only: Option<&str>) -> anyhow::Result<Vec<LabelledTenan
         }
     }
     if tenants.is_empty() {
-        bail!("{}: no tenant folder with tenant.toml and dialogues.jsonl{}", data.display(), match only {
-            Some(only) => format!(" has the id {only}"),
-            None => String::new(),
-        });
+        bail!(
+            "{}: no tenant folder with tenant.toml and dialogues.jsonl{}",
+            data.display(),
+            match only {
+                Some(only) => format!(" has the id {only}"),
+                None => String::new(),
+            }
+        );
     }
     Ok(tenants)
 }

@@ -77,7 +77,8 @@ fn fit(entry: &mut TenantTuning, searched: &[Searched], rrf_k: f32, round: &str,
 }
 
 fn lists(searched: &Searched) -> LabelledLists<uuid::Uuid> {
-    let relevant = searched.set.candidates.iter().filter(|candidate| searched.relevant.contains(&candidate.point.passage.id));
+    let relevant =
+        searched.set.candidates.iter().filter(|candidate| searched.relevant.contains(&candidate.point.passage.id));
     LabelledLists {
         bm25: searched.set.bm25.clone(),
         dense: searched.set.dense.clone(),
@@ -95,12 +96,17 @@ fn candidates(searched: &Searched) -> impl Iterator<Item = LabelledCandidate> + 
 }
 
 /// Searches what the configured rewriter makes of each validation question, since that is what is served.
-async fn search_all(pipeline: &Pipeline, tenant: &LabelledTenant, limit: Option<usize>) -> anyhow::Result<Vec<Searched>> {
+async fn search_all(
+    pipeline: &Pipeline,
+    tenant: &LabelledTenant,
+    limit: Option<usize>,
+) -> anyhow::Result<Vec<Searched>> {
     let progress = ProgressBar::new(tenant.split(Split::Val, limit).count() as u64);
     let legs = if pipeline.retriever().embedder_identity().is_empty() { LegChoice::Bm25 } else { LegChoice::Both };
     let mut searched = Vec::new();
     for dialogue in tenant.split(Split::Val, limit) {
-        let options = RunOptions { query: QuerySource::Rewriter { cache: true }, rerank: false, ..RunOptions::default() };
+        let options =
+            RunOptions { query: QuerySource::Rewriter { cache: true }, rerank: false, ..RunOptions::default() };
         let rewritten = pipeline.run(&tenant.profile, &dialogue.conversation(), options).await?.trace.rewrite;
         let request = SearchRequest {
             tenant: tenant.profile.id.clone(),

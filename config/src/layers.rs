@@ -15,7 +15,8 @@ pub const PROFILES: [(&str, &str); 2] =
     [("demo", include_str!("../profiles/demo.toml")), ("production", include_str!("../profiles/production.toml"))];
 
 const ENV_PREFIX: &str = "RECAST__";
-const SECRETS: [&str; 4] = ["rewriter.remote.api_key", "retrieval.qdrant.api_key", "embedder.api_key", "reranker.api_key"];
+const SECRETS: [&str; 4] =
+    ["rewriter.remote.api_key", "retrieval.qdrant.api_key", "embedder.api_key", "reranker.api_key"];
 
 /// One thing wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,10 +190,8 @@ fn overlay(base: &mut Table, over: Table, schema: &Table, prefix: &str, problems
             (expected, value) if expected.same_type(&value) => {
                 base.insert(key, value);
             }
-            (expected, value) => problems.push(Problem::new(
-                path,
-                format!("expected {}, found {}", type_name(expected), type_name(&value)),
-            )),
+            (expected, value) => problems
+                .push(Problem::new(path, format!("expected {}, found {}", type_name(expected), type_name(&value)))),
         }
     }
 }
@@ -311,9 +310,14 @@ mod tests {
         let text = "[server]\nlisten = 5\n[rewriter]\nkind = \"magic\"\nmodle = \"x\"\n[colour]\nred = 1\n";
         let env = [("RECAST__DEADLINES__REQUEST_MS", "soon"), ("RECAST__NOPE", "1"), ("PATH", "/bin")];
         let found = keys(load_text(text, &env).unwrap_err());
-        for key in
-            ["server.listen", "rewriter.kind", "rewriter.modle", "colour", "RECAST__DEADLINES__REQUEST_MS", "RECAST__NOPE"]
-        {
+        for key in [
+            "server.listen",
+            "rewriter.kind",
+            "rewriter.modle",
+            "colour",
+            "RECAST__DEADLINES__REQUEST_MS",
+            "RECAST__NOPE",
+        ] {
             assert!(found.iter().any(|name| name == key), "{key} is missing in {found:?}");
         }
         assert_eq!(found.len(), 6);

@@ -3,10 +3,7 @@
 //! This crate is the only reader of settings files and of the process environment. Reading happens in three steps:
 //! layers are merged into one table ([`load`]), the table is held against the shipped defaults (unknown keys, wrong
 //! types), and the typed [`Settings`] are checked for sense. A caller sees the problems of all three steps together.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod checks;
 mod layers;

@@ -70,11 +70,13 @@ impl TenantProfile {
         let text =
             std::fs::read_to_string(&path).map_err(|source| TenantError::Unreadable { path: path.clone(), source })?;
         let invalid = |message: String| TenantError::Invalid { path: path.clone(), message };
-        let profile: Self =
-            toml::from_str(&text).map_err(|error| invalid(error.to_string().trim_end().to_owned()))?;
+        let profile: Self = toml::from_str(&text).map_err(|error| invalid(error.to_string().trim_end().to_owned()))?;
         let folder = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if folder != profile.id.as_str() {
-            return Err(invalid(format!("id is {:?}, but the folder is named {folder:?}: they must agree", profile.id.as_str())));
+            return Err(invalid(format!(
+                "id is {:?}, but the folder is named {folder:?}: they must agree",
+                profile.id.as_str()
+            )));
         }
         if profile.system_prompt.trim().is_empty() {
             return Err(invalid("system_prompt is empty".to_owned()));
@@ -114,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_tenant_is_read() {
-        let text = "id = \"shop\"\nname = \"Shop\"\nsystem_prompt = \"改写\"\n[term_expansion]\n\"养老金\" = [\"super\"]\n";
+        let text =
+            "id = \"shop\"\nname = \"Shop\"\nsystem_prompt = \"改写\"\n[term_expansion]\n\"养老金\" = [\"super\"]\n";
         assert_eq!(tenant("shop", text).unwrap().term_expansion["养老金"], ["super"]);
     }
 

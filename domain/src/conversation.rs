@@ -99,11 +99,7 @@ mod tests {
         let turns = parse_history("用户: 胶原蛋白怎么吃\n助手：每天一瓶\n饭后更好\nUser: 谢谢");
         assert_eq!(
             turns,
-            [
-                turn(Role::User, "胶原蛋白怎么吃"),
-                turn(Role::Assistant, "每天一瓶\n饭后更好"),
-                turn(Role::User, "谢谢"),
-            ]
+            [turn(Role::User, "胶原蛋白怎么吃"), turn(Role::Assistant, "每天一瓶\n饭后更好"), turn(Role::User, "谢谢"),]
         );
     }
 

@@ -1,10 +1,7 @@
 //! Plain data shared by every room of recast: conversations, rewrites, passages, hits, traces, episodes.
 //!
 //! Nothing here does I/O, and nothing here depends on another crate of this workspace.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod conversation;
 mod dialogue;

@@ -38,6 +38,9 @@ pub enum TelemetryError {
     Twice,
 }
 
+/// What libraries may log unless `telemetry.log` says otherwise.
+const LIBRARIES: &str = "qdrant_edge=error,mistralrs_core=error,mistralrs_quant=error";
+
 /// Keeps the span exporter; dropped or shut down, it sends what it still holds.
 #[derive(Debug, Default)]
 pub struct Telemetry {
@@ -49,8 +52,8 @@ pub struct Telemetry {
 /// # Errors
 /// A filter or endpoint that cannot be used, or a second call.
 pub fn init(settings: &TelemetrySettings) -> Result<Telemetry, TelemetryError> {
-    // The embedded engine warns of its own defaults at every start; a filter that names it brings that back.
-    let filter = EnvFilter::try_new(format!("qdrant_edge=error,{}", settings.log))
+    // Libraries talk of their own defaults at every start; a filter that names them brings that back.
+    let filter = EnvFilter::try_new(format!("{LIBRARIES},{}", settings.log))
         .map_err(|error| TelemetryError::Filter { filter: settings.log.clone(), reason: error.to_string() })?;
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);

@@ -16,6 +16,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     settings.minutes = arg(3).and_then(|minutes| minutes.parse().ok());
     settings.resume = args.iter().any(|arg| arg == "resume");
     for (key, value) in args.iter().filter_map(|arg| arg.split_once('=')) {
+        if key == "base" {
+            settings.rewriter.base = Some(value.into());
+            continue;
+        }
         let number: f64 = value.parse()?;
         let (rewriter, embedder, reranker) = (&mut settings.rewriter, &mut settings.embedder, &mut settings.reranker);
         match key {

@@ -45,7 +45,8 @@ fn main() -> Result<()> {
         // the rewrite is the last fifth of a sequence; one prompt token in eight takes part in the loss
         let scored = |i: &usize| *i >= width * 4 / 5 || i.is_multiple_of(8);
         let spots = (0..rows).flat_map(|row| (1..width).filter(scored).map(move |i| (row, i)));
-        let (places, targets): (Vec<u32>, Vec<u32>) = spots.map(|(row, i)| (batch.place(row, i - 1), sequences[row][i])).unzip();
+        let (places, targets): (Vec<u32>, Vec<u32>) =
+            spots.map(|(row, i)| (batch.place(row, i - 1), sequences[row][i])).unzip();
         for _ in 0..4 {
             let start = Instant::now();
             let scores = model.score(&model.hidden(&batch)?, &places, &targets, 1.0)?;
@@ -58,7 +59,11 @@ fn main() -> Result<()> {
             optimizer.step(&gradients, 1e-3)?;
             let all = start.elapsed();
             let speed = (rows * width) as f64 / all.as_secs_f64();
-            println!("{name}: forward {forward:.0?}, backward {:.0?}, update {:.0?}, {speed:.0} tokens/s", backward - forward, all - backward);
+            println!(
+                "{name}: forward {forward:.0?}, backward {:.0?}, update {:.0?}, {speed:.0} tokens/s",
+                backward - forward,
+                all - backward
+            );
         }
     }
     let settings = SamplerSettings { temperature: 1.0, top_p: 1.0, max_new_tokens: 20, end: 1, seed: 1 };

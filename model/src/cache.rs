@@ -53,7 +53,8 @@ impl KvCache {
 
     pub(crate) fn begin(&mut self, starts: &Arc<Vec<usize>>, new_tokens: usize) -> Result<()> {
         if self.len + new_tokens > self.capacity {
-            let message = format!("the cache holds {} tokens a row, {} were asked for", self.capacity, self.len + new_tokens);
+            let message =
+                format!("the cache holds {} tokens a row, {} were asked for", self.capacity, self.len + new_tokens);
             return Err(ModelError::Invalid(message));
         }
         self.starts = starts.clone();
@@ -61,7 +62,12 @@ impl KvCache {
     }
 
     /// Puts new keys and values of a layer behind the old ones and gives all of them back.
-    pub(crate) fn extend(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
+    pub(crate) fn extend(
+        &mut self,
+        layer: usize,
+        keys: &Tensor,
+        values: &Tensor,
+    ) -> candle_core::Result<(Tensor, Tensor)> {
         let (all_keys, all_values) = &self.layers[layer];
         all_keys.slice_set(&keys.contiguous()?, 2, self.len)?;
         all_values.slice_set(&values.contiguous()?, 2, self.len)?;

@@ -122,19 +122,32 @@ impl Qwen3Config {
             return Err(ModelError::config(field, "must be at least 1"));
         }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
-            let reason = format!("{} does not divide num_attention_heads {}", self.num_key_value_heads, self.num_attention_heads);
+            let reason = format!(
+                "{} does not divide num_attention_heads {}",
+                self.num_key_value_heads, self.num_attention_heads
+            );
             return Err(ModelError::config("num_key_value_heads", reason));
         }
         if !self.head_dim.is_multiple_of(2) {
-            return Err(ModelError::config("head_dim", format!("{} is odd, the rotation needs an even width", self.head_dim)));
+            return Err(ModelError::config(
+                "head_dim",
+                format!("{} is odd, the rotation needs an even width", self.head_dim),
+            ));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
-            return Err(ModelError::config("rope_theta", format!("{} must be a finite number above 1", self.rope_theta)));
+            return Err(ModelError::config(
+                "rope_theta",
+                format!("{} must be a finite number above 1", self.rope_theta),
+            ));
         }
         if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps > 0.0) {
             return Err(ModelError::config("rms_norm_eps", format!("{} must be above 0", self.rms_norm_eps)));
         }
-        let tokens = [("eos_token_id", self.eos_token_id), ("bos_token_id", self.bos_token_id), ("pad_token_id", self.pad_token_id)];
+        let tokens = [
+            ("eos_token_id", self.eos_token_id),
+            ("bos_token_id", self.bos_token_id),
+            ("pad_token_id", self.pad_token_id),
+        ];
         for (field, id) in tokens {
             if id.is_some_and(|id| id as usize >= self.vocab_size) {
                 return Err(ModelError::config(field, format!("lies outside vocab_size {}", self.vocab_size)));
@@ -159,7 +172,8 @@ impl Qwen3Config {
     #[must_use]
     pub fn parameters(&self) -> usize {
         let attention = 2 * self.hidden_size * (self.query_size() + self.key_value_size());
-        let layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size + 2 * self.head_dim;
+        let layer =
+            attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size + 2 * self.head_dim;
         let embeddings = if self.tie_word_embeddings { 1 } else { 2 } * self.vocab_size * self.hidden_size;
         embeddings + self.num_hidden_layers * layer + self.hidden_size
     }

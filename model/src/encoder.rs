@@ -40,7 +40,8 @@ pub fn max_sim(query: &TokenVectors, passage: &TokenVectors) -> f32 {
     if count == 0 || passage.numbers.is_empty() {
         return 0.0;
     }
-    let best = |token: &[f32]| passage.iter().map(|other| ops::lane::dot(token, other)).fold(f32::NEG_INFINITY, f32::max);
+    let best =
+        |token: &[f32]| passage.iter().map(|other| ops::lane::dot(token, other)).fold(f32::NEG_INFINITY, f32::max);
     query.iter().map(best).sum::<f32>() / count as f32
 }
 
@@ -59,7 +60,10 @@ impl Encoder {
     /// # Errors
     /// Where the folder holds no encoder, or a part is missing or damaged.
     pub fn open(folder: &ModelFolder, device: &Device) -> Result<Self> {
-        let settings = folder.manifest().encoder.ok_or_else(|| ModelError::config("encoder", "is missing, this folder holds no encoder"))?;
+        let settings = folder
+            .manifest()
+            .encoder
+            .ok_or_else(|| ModelError::config("encoder", "is missing, this folder holds no encoder"))?;
         let encoder = Self::new(folder.network(device)?, folder.tokenizer().clone(), settings)?;
         Ok(Self { identity: folder.identity().to_owned(), ..encoder })
     }
@@ -73,7 +77,10 @@ impl Encoder {
         let expected = [settings.dimension, hidden];
         match model.weights().get(PROJECTION) {
             Some(projection) if projection.dims() != expected => {
-                return Err(ModelError::weight(PROJECTION, format!("has shape {:?}, expected {expected:?}", projection.dims())));
+                return Err(ModelError::weight(
+                    PROJECTION,
+                    format!("has shape {:?}, expected {expected:?}", projection.dims()),
+                ));
             }
             None if settings.dimension != hidden => {
                 let reason = format!("{} needs a {PROJECTION}, the network gives {hidden}", settings.dimension);
@@ -181,7 +188,11 @@ impl Encoder {
     }
 
     /// Runs texts of like length together, so that little work goes into filling.
-    fn in_batches<S: AsRef<str>>(&self, texts: &[S], mut run: impl FnMut(&Self, &[usize], &Batch) -> Result<()>) -> Result<()> {
+    fn in_batches<S: AsRef<str>>(
+        &self,
+        texts: &[S],
+        mut run: impl FnMut(&Self, &[usize], &Batch) -> Result<()>,
+    ) -> Result<()> {
         let tokens = texts.iter().map(|text| self.tokens(text.as_ref())).collect::<Result<Vec<_>>>()?;
         let plain = Self { model: self.model.detached()?, ..self.clone() };
         let mut order: Vec<usize> = (0..texts.len()).collect();
@@ -189,7 +200,8 @@ impl Encoder {
         let mut rest = order.as_slice();
         while !rest.is_empty() {
             // lengths rise, so the last of a batch is its width
-            let fits = (1..=rest.len()).take_while(|count| count * tokens[rest[count - 1]].len() <= BATCH_TOKENS).last();
+            let fits =
+                (1..=rest.len()).take_while(|count| count * tokens[rest[count - 1]].len() <= BATCH_TOKENS).last();
             let (places, behind) = rest.split_at(fits.unwrap_or(1));
             let sequences: Vec<&[u32]> = places.iter().map(|place| tokens[*place].as_slice()).collect();
             run(&plain, places, &Batch::right_padded(&sequences)?)?;
@@ -222,7 +234,8 @@ mod tests {
     const TEXTS: [&str; 4] = ["胶原蛋白", "孕妇能喝吗孕妇能喝吗", "", "super fund"];
 
     fn encoder(causal: bool, trained: bool) -> Encoder {
-        let tokenizer = train_tokenizer(&TEXTS.map(str::to_owned), "", VocabularySettings { entries: 320, words: 10 }).unwrap();
+        let tokenizer =
+            train_tokenizer(&TEXTS.map(str::to_owned), "", VocabularySettings { entries: 320, words: 10 }).unwrap();
         let value = serde_json::json!({
             "vocab_size": 320, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
             "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "rope_theta": 10000.0,

@@ -79,24 +79,34 @@ impl ModelFolder {
     /// Names the file that is missing or damaged, and what belongs there.
     pub fn open(dir: &Path) -> Result<Self> {
         if !dir.is_dir() {
-            return Err(ModelError::Missing { path: dir.to_owned(), fix: "name an existing model folder, or train one" });
+            return Err(ModelError::Missing {
+                path: dir.to_owned(),
+                fix: "name an existing model folder, or train one",
+            });
         }
         let config = Qwen3Config::read(&dir.join(CONFIG))?;
         let tokenizer = ModelTokenizer::read(&dir.join(TOKENIZER))?;
         if tokenizer.vocab_size() > config.vocab_size {
-            let reason = format!("{} is less than the {} entries of {TOKENIZER}", config.vocab_size, tokenizer.vocab_size());
+            let reason =
+                format!("{} is less than the {} entries of {TOKENIZER}", config.vocab_size, tokenizer.vocab_size());
             return Err(ModelError::config("vocab_size", reason));
         }
         let manifest = read_manifest(dir)?;
         if let Some(encoder) = &manifest.encoder
-            && (encoder.dimension == 0 || encoder.max_tokens == 0 || encoder.max_tokens > config.max_position_embeddings)
+            && (encoder.dimension == 0
+                || encoder.max_tokens == 0
+                || encoder.max_tokens > config.max_position_embeddings)
         {
-            let reason = format!("dimension must be at least 1 and max_tokens at most {}", config.max_position_embeddings);
+            let reason =
+                format!("dimension must be at least 1 and max_tokens at most {}", config.max_position_embeddings);
             return Err(ModelError::config("encoder", reason));
         }
         let window = manifest.prompt.max_prompt_tokens + manifest.prompt.max_new_tokens;
         if manifest.kind == ModelKind::Rewriter && window > config.max_position_embeddings {
-            let reason = format!("prompt and rewrite take {window} tokens, the model has {} positions", config.max_position_embeddings);
+            let reason = format!(
+                "prompt and rewrite take {window} tokens, the model has {} positions",
+                config.max_position_embeddings
+            );
             return Err(ModelError::config("prompt.max_prompt_tokens", reason));
         }
         let identity = content_hash(dir)?;
@@ -245,7 +255,10 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     let index = dir.join(WEIGHTS_INDEX);
     if !index.exists() {
-        return Err(ModelError::Missing { path: single, fix: "a model folder needs model.safetensors, or shards with an index" });
+        return Err(ModelError::Missing {
+            path: single,
+            fix: "a model folder needs model.safetensors, or shards with an index",
+        });
     }
     let text = std::fs::read_to_string(&index).map_err(ModelError::io(&index))?;
     let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| ModelError::corrupt(&index, e))?;
@@ -276,7 +289,6 @@ fn content_hash(dir: &Path) -> Result<String> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,8 +316,19 @@ mod tests {
             pad_token_id: tokenizer.mark("<pad>"),
             causal: true,
         };
-        let prompt = PromptSettings { style: PromptStyle::Compact, max_prompt_tokens: 40, max_new_tokens: 24, tenant_tag: false };
-        let manifest = Manifest { kind: ModelKind::Rewriter, name: "tiny".into(), trained_by: "test".into(), prompt, encoder: None };
+        let prompt = PromptSettings {
+            style: PromptStyle::Compact,
+            max_prompt_tokens: 40,
+            max_new_tokens: 24,
+            tenant_tag: false,
+        };
+        let manifest = Manifest {
+            kind: ModelKind::Rewriter,
+            name: "tiny".into(),
+            trained_by: "test".into(),
+            prompt,
+            encoder: None,
+        };
         let weights = init(&config, seed, &Device::Cpu)?;
         let adapter = Lora::init(&LoraConfig::all_linears(2, 4.0), &config, seed, &Device::Cpu)?;
         ModelFolder::save(dir, &manifest, &config, &weights, &tokenizer, Some(&adapter))

@@ -2,10 +2,7 @@
 //!
 //! Training, rollouts and export run on the network here; serving runs the same files in another engine, and the two are
 //! held to the same numbers. Nothing here knows queries, HTTP, or that engine.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod batch;
 mod cache;

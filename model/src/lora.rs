@@ -47,7 +47,9 @@ impl LoraConfig {
         }
         let known = Self::all_linears(1, 1.0).targets;
         match self.targets.iter().find(|target| !known.contains(*target)) {
-            Some(target) => Err(ModelError::Adapter(format!("field target_modules names {target}, known are {known:?}"))),
+            Some(target) => {
+                Err(ModelError::Adapter(format!("field target_modules names {target}, known are {known:?}")))
+            }
             None if self.targets.is_empty() => Err(ModelError::Adapter("field target_modules is empty".into())),
             None => Ok(()),
         }
@@ -56,7 +58,9 @@ impl LoraConfig {
     /// Paths of the adapted layers with the rows and columns of their weights.
     fn modules(&self, config: &Qwen3Config) -> Vec<(String, usize, usize)> {
         let layers = (0..config.num_hidden_layers).flat_map(|layer| {
-            let wanted = linear_shapes(config).into_iter().filter(|(path, ..)| self.targets.iter().any(|t| path.ends_with(t.as_str())));
+            let wanted = linear_shapes(config)
+                .into_iter()
+                .filter(|(path, ..)| self.targets.iter().any(|t| path.ends_with(t.as_str())));
             wanted.map(move |(path, rows, columns)| (format!("model.layers.{layer}.{path}"), rows, columns))
         });
         layers.collect()
@@ -77,7 +81,9 @@ impl LoraConfig {
                 return refuse(field, "is not empty, one rank and one alpha for all layers are supported");
             }
         }
-        for field in ["modules_to_save", "layers_to_transform", "layers_pattern", "layer_replication", "exclude_modules"] {
+        for field in
+            ["modules_to_save", "layers_to_transform", "layers_pattern", "layer_replication", "exclude_modules"]
+        {
             if value.get(field).is_some_and(|value| !value.is_null()) {
                 return refuse(field, "is set, only adapters on the same layers of every block are supported");
             }
@@ -86,7 +92,9 @@ impl LoraConfig {
             return refuse("bias", "must be none");
         }
         let Some(rank) = value.get("r").and_then(Value::as_u64) else { return refuse("r", "is no whole number") };
-        let Some(alpha) = value.get("lora_alpha").and_then(Value::as_f64) else { return refuse("lora_alpha", "is no number") };
+        let Some(alpha) = value.get("lora_alpha").and_then(Value::as_f64) else {
+            return refuse("lora_alpha", "is no number");
+        };
         let Some(targets) = value.get("target_modules").and_then(Value::as_array) else {
             return refuse("target_modules", "must be a list of names");
         };
@@ -182,15 +190,21 @@ impl Lora {
         // the prefix is PEFT's own; files from other tools leave it out
         let mut weights: Weights = weights
             .into_iter()
-            .map(|(name, tensor)| (name.strip_prefix(PREFIX).unwrap_or(&name).replace(".default.weight", ".weight"), tensor))
+            .map(|(name, tensor)| {
+                (name.strip_prefix(PREFIX).unwrap_or(&name).replace(".default.weight", ".weight"), tensor)
+            })
             .collect();
         let mut pairs = BTreeMap::new();
         for (module, rows, columns) in config.modules(model) {
             let mut take = |matrix: &str, shape: [usize; 2]| {
                 let name = format!("{module}.{matrix}.weight");
-                let tensor = weights.remove(&name).ok_or_else(|| ModelError::weight(&name, "is missing in the adapter"))?;
+                let tensor =
+                    weights.remove(&name).ok_or_else(|| ModelError::weight(&name, "is missing in the adapter"))?;
                 if tensor.dims() != shape {
-                    return Err(ModelError::weight(&name, format!("has shape {:?}, expected {shape:?}", tensor.dims())));
+                    return Err(ModelError::weight(
+                        &name,
+                        format!("has shape {:?}, expected {shape:?}", tensor.dims()),
+                    ));
                 }
                 Ok(Var::from_tensor(&tensor)?)
             };
@@ -241,7 +255,11 @@ impl Lora {
     /// Where the device has no room.
     pub fn snapshot(&self) -> Result<Self> {
         let copy = |var: &Var| Var::from_tensor(&var.as_tensor().detach().copy()?);
-        let pairs = self.pairs.iter().map(|(module, (a, b))| Ok((module.clone(), (copy(a)?, copy(b)?)))).collect::<Result<_>>()?;
+        let pairs = self
+            .pairs
+            .iter()
+            .map(|(module, (a, b))| Ok((module.clone(), (copy(a)?, copy(b)?))))
+            .collect::<Result<_>>()?;
         Ok(Self { config: self.config.clone(), pairs })
     }
 

@@ -158,7 +158,9 @@ impl AdamW {
     /// Where the file is absent, damaged, or of other variables.
     pub fn restore(&mut self, path: &Path) -> Result<()> {
         let mut found = read_safetensors(path, &Device::Cpu)?;
-        let mut take = |name: String| found.remove(&name).ok_or_else(|| ModelError::weight(&name, "is missing in the optimizer state"));
+        let mut take = |name: String| {
+            found.remove(&name).ok_or_else(|| ModelError::weight(&name, "is missing in the optimizer state"))
+        };
         let steps = take("steps".into())?.to_vec1::<f32>()?;
         let mut moments = BTreeMap::new();
         for (name, var) in &self.vars {

@@ -11,9 +11,8 @@ use crate::error::{ModelError, Result};
 use crate::tokenizer::ModelTokenizer;
 
 /// Marks that a tokenizer of this project holds; the hub's tokenizers hold the first three.
-pub const MARKS: [&str; 12] = [
-    "<|endoftext|>", END, "<|im_start|>", "<pad>", TENANT, USER, ASSISTANT, SUMMARY, PROFILE, THOUGHT, QUERY, REWRITE,
-];
+pub const MARKS: [&str; 12] =
+    ["<|endoftext|>", END, "<|im_start|>", "<pad>", TENANT, USER, ASSISTANT, SUMMARY, PROFILE, THOUGHT, QUERY, REWRITE];
 
 const END: &str = "<|im_end|>";
 const TENANT: &str = "<|t|>";
@@ -136,7 +135,8 @@ impl PromptRenderer {
         }
         let least = if settings.style == PromptStyle::Chat { 96 } else { 24 };
         if settings.max_prompt_tokens < least {
-            let reason = format!("{} is too short for this prompt_style, use at least {least}", settings.max_prompt_tokens);
+            let reason =
+                format!("{} is too short for this prompt_style, use at least {least}", settings.max_prompt_tokens);
             return Err(ModelError::config("max_prompt_tokens", reason));
         }
         if settings.max_new_tokens == 0 {
@@ -343,7 +343,8 @@ mod tests {
     use super::*;
     use crate::vocabulary::{VocabularySettings, train_tokenizer};
 
-    const CHARS: &str = "胶原蛋白怎么吃孕妇能喝吗每天一瓶饭后更好原始查询用户画像历史摘要思考请结合上文把改写为适合检索的只输出结果";
+    const CHARS: &str =
+        "胶原蛋白怎么吃孕妇能喝吗每天一瓶饭后更好原始查询用户画像历史摘要思考请结合上文把改写为适合检索的只输出结果";
 
     fn renderer(style: PromptStyle, max_prompt_tokens: usize) -> PromptRenderer {
         let texts = vec![format!("{CHARS}：，。"), "system user assistant".to_owned()];
@@ -374,7 +375,8 @@ mod tests {
     #[test]
     fn compact_prompts_are_marks_and_texts() {
         let prompt = render(&renderer(PromptStyle::Compact, 128), &conversation());
-        let expected = "<|t|>five<|u|>胶原蛋白怎么吃<|a|>每天一瓶<|u|>饭后更好吗<|sum|>胶原蛋白<|prof|>孕妇<|q|>孕妇能喝吗<|rw|>";
+        let expected =
+            "<|t|>five<|u|>胶原蛋白怎么吃<|a|>每天一瓶<|u|>饭后更好吗<|sum|>胶原蛋白<|prof|>孕妇<|q|>孕妇能喝吗<|rw|>";
         assert_eq!(prompt.text, expected);
         assert!(!prompt.cut && prompt.turns_kept == 3);
     }
@@ -411,7 +413,8 @@ mod tests {
             all.history_summary.clone_from(&long);
             all.thought.clone_from(&long);
             let renderer = renderer(style, max);
-            let prompt = renderer.render(&PromptInput { tenant: &long, system_prompt: &long, conversation: &all }).unwrap();
+            let prompt =
+                renderer.render(&PromptInput { tenant: &long, system_prompt: &long, conversation: &all }).unwrap();
             assert!(prompt.ids.len() <= max, "{} tokens", prompt.ids.len());
             assert!(prompt.cut && prompt.text.contains("胶原"));
         }
@@ -435,6 +438,10 @@ mod tests {
         assert_eq!(ids.last(), Some(&renderer.end()));
         ids.extend(renderer.tokenizer().encode("多余").unwrap());
         assert_eq!(renderer.rewrite(&ids).unwrap(), "胶原蛋白 孕妇");
-        assert!(renderer.render(&PromptInput { tenant: "", system_prompt: "", conversation: &Conversation::default() }).is_err());
+        assert!(
+            renderer
+                .render(&PromptInput { tenant: "", system_prompt: "", conversation: &Conversation::default() })
+                .is_err()
+        );
     }
 }

@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::cache::KvCache;
 use crate::config::Qwen3Config;
 use crate::error::{ModelError, Result};
-use crate::lora::{LowRank, Lora};
+use crate::lora::{Lora, LowRank};
 use crate::ops::{self, Kernels, Rotary, TokenScores, Visible};
 use crate::weights::{Weights, expected_shapes};
 
@@ -265,7 +265,8 @@ impl Qwen3 {
         let frame = &batch.frame;
         let length = frame.past + frame.width;
         if length > self.rotary.positions() {
-            let message = format!("a sequence of {length} tokens exceeds max_position_embeddings {}", self.rotary.positions());
+            let message =
+                format!("a sequence of {length} tokens exceeds max_position_embeddings {}", self.rotary.positions());
             return Err(ModelError::Invalid(message));
         }
         if let Some(id) = batch.ids.iter().find(|id| **id as usize >= self.config.vocab_size) {
@@ -279,7 +280,8 @@ impl Qwen3 {
         let ids = Tensor::from_slice(&batch.ids, batch.ids.len(), &self.device)?;
         let mut x = self.embedding.index_select(&ids, 0)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            let attended = self.attend(index, layer, &self.norm(&x, &layer.input_norm)?, &visible, cache.as_deref_mut())?;
+            let attended =
+                self.attend(index, layer, &self.norm(&x, &layer.input_norm)?, &visible, cache.as_deref_mut())?;
             x = (x + attended)?;
             let normed = self.norm(&x, &layer.post_norm)?;
             let gated = ops::swiglu(self.kernels, &layer.gate.forward(&normed)?, &layer.up.forward(&normed)?)?;
@@ -346,7 +348,10 @@ fn checked(config: &Qwen3Config, mut weights: Weights, device: &Device) -> Resul
     for (name, shape) in expected_shapes(config) {
         let tensor = weights.get(&name).ok_or_else(|| ModelError::weight(&name, "is missing"))?;
         if tensor.dims() != shape {
-            return Err(ModelError::weight(&name, format!("has shape {:?}, the config asks for {shape:?}", tensor.dims())));
+            return Err(ModelError::weight(
+                &name,
+                format!("has shape {:?}, the config asks for {shape:?}", tensor.dims()),
+            ));
         }
     }
     let place = |(name, tensor): (String, Tensor)| {

@@ -103,7 +103,12 @@ fn walk(entries: impl Iterator<Item = (usize, f32)>, target: f32) -> usize {
 /// # Errors
 /// Where a setting is out of range, a prompt is empty, prompt and completion exceed the positions of the network, or
 /// the logits are not finite.
-pub fn sample<S: AsRef<[u32]>>(model: &Qwen3, prompts: &[S], group: usize, settings: &SamplerSettings) -> Result<Vec<Completion>> {
+pub fn sample<S: AsRef<[u32]>>(
+    model: &Qwen3,
+    prompts: &[S],
+    group: usize,
+    settings: &SamplerSettings,
+) -> Result<Vec<Completion>> {
     settings.validate()?;
     if group == 0 || prompts.is_empty() {
         return Ok(Vec::new());
@@ -147,7 +152,8 @@ pub fn sample<S: AsRef<[u32]>>(model: &Qwen3, prompts: &[S], group: usize, setti
             completion.finished = token == settings.end;
             picks.push(token);
         }
-        let open: Vec<u32> = (0..owners.len()).filter(|row| !completions[owners[*row]].0.finished).map(|row| row as u32).collect();
+        let open: Vec<u32> =
+            (0..owners.len()).filter(|row| !completions[owners[*row]].0.finished).map(|row| row as u32).collect();
         if open.is_empty() || step == settings.max_new_tokens {
             break;
         }
@@ -166,7 +172,12 @@ pub fn sample<S: AsRef<[u32]>>(model: &Qwen3, prompts: &[S], group: usize, setti
 ///
 /// # Errors
 /// Where a prompt or completion is empty, or a pair exceeds the positions of the network.
-pub fn log_probs<S: AsRef<[u32]>>(model: &Qwen3, prompts: &[S], completions: &[S], temperature: f64) -> Result<Vec<Vec<f32>>> {
+pub fn log_probs<S: AsRef<[u32]>>(
+    model: &Qwen3,
+    prompts: &[S],
+    completions: &[S],
+    temperature: f64,
+) -> Result<Vec<Vec<f32>>> {
     let (scores, lengths) = completion_scores(&model.detached()?, prompts, completions, temperature)?;
     let numbers = scores.log_prob.to_vec1::<f32>()?;
     let mut rest = numbers.as_slice();
@@ -193,7 +204,8 @@ pub fn completion_scores<S: AsRef<[u32]>>(
     if prompts.len() != completions.len() || prompts.iter().any(empty) || completions.iter().any(empty) {
         return Err(ModelError::Invalid("each prompt needs one completion, and neither may be empty".into()));
     }
-    let pairs: Vec<Vec<u32>> = prompts.iter().zip(completions).map(|(p, c)| [p.as_ref(), c.as_ref()].concat()).collect();
+    let pairs: Vec<Vec<u32>> =
+        prompts.iter().zip(completions).map(|(p, c)| [p.as_ref(), c.as_ref()].concat()).collect();
     let batch = Batch::right_padded(&pairs)?;
     let mut places = Vec::new();
     let mut targets = Vec::new();
@@ -261,7 +273,10 @@ mod tests {
                 assert!(!completion.ids[..completion.ids.len() - 1].contains(&3));
             }
             assert!(found.iter().any(|completion| completion.finished));
-            assert!(ids[..8].iter().collect::<std::collections::HashSet<_>>().len() > 3, "one group has distinct members");
+            assert!(
+                ids[..8].iter().collect::<std::collections::HashSet<_>>().len() > 3,
+                "one group has distinct members"
+            );
         }
     }
 

@@ -54,7 +54,8 @@ impl ModelTokenizer {
         plain["post_processor"] = Value::Null;
         plain["truncation"] = Value::Null;
         plain["padding"] = Value::Null;
-        let build = |json: &Value| Tokenizer::from_bytes(json.to_string()).map_err(|e| ModelError::Tokenizer(e.to_string()));
+        let build =
+            |json: &Value| Tokenizer::from_bytes(json.to_string()).map_err(|e| ModelError::Tokenizer(e.to_string()));
         Ok(Self { text: build(&plain)?, full: build(&json)?, json })
     }
 

@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Value, json};
+use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer};
-use tokenizers::models::TrainerWrapper;
 
 use crate::error::{ModelError, Result};
 use crate::prompt::MARKS;
@@ -41,7 +41,10 @@ pub fn train_tokenizer(texts: &[String], further_han: &str, settings: Vocabulary
     let room = settings.entries.checked_sub(256 + MARKS.len() + settings.words);
     let Some(han_room) = room else {
         let least = 256 + MARKS.len() + settings.words;
-        return Err(ModelError::Tokenizer(format!("a vocabulary of {} entries is too small, use at least {least}", settings.entries)));
+        return Err(ModelError::Tokenizer(format!(
+            "a vocabulary of {} entries is too small, use at least {least}",
+            settings.entries
+        )));
     };
     let mut table = Table::bytes();
     for c in han_by_use(texts, further_han) {
@@ -184,11 +187,13 @@ fn word_merges(texts: &[String], limit: usize) -> Result<Vec<(String, String)>> 
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .special_tokens(Vec::<AddedToken>::new())
         .build();
-    let pieces: Vec<&str> = texts.iter().flat_map(|text| text.split(is_han)).filter(|piece| !piece.is_empty()).collect();
+    let pieces: Vec<&str> =
+        texts.iter().flat_map(|text| text.split(is_han)).filter(|piece| !piece.is_empty()).collect();
     tokenizer.train(&mut TrainerWrapper::from(trainer), pieces.into_iter()).map_err(failed)?;
     // the library shows its merges only in its file form
     let text = tokenizer.to_string(false).map_err(failed)?;
-    let mut json: HashMap<String, Value> = serde_json::from_str(&text).map_err(|e| ModelError::Tokenizer(e.to_string()))?;
+    let mut json: HashMap<String, Value> =
+        serde_json::from_str(&text).map_err(|e| ModelError::Tokenizer(e.to_string()))?;
     let merges = json.get_mut("model").and_then(|model| model.get_mut("merges")).map(Value::take).unwrap_or_default();
     serde_json::from_value(merges).map_err(|e| ModelError::Tokenizer(e.to_string()))
 }
@@ -200,9 +205,10 @@ mod tests {
     use super::*;
 
     fn trained() -> ModelTokenizer {
-        let texts: Vec<String> = ["胶原蛋白怎么吃，每天 30ml", "the super fund of the super fund", "孕妇能喝吗？", "，，，、、"]
-            .map(str::to_owned)
-            .to_vec();
+        let texts: Vec<String> =
+            ["胶原蛋白怎么吃，每天 30ml", "the super fund of the super fund", "孕妇能喝吗？", "，，，、、"]
+                .map(str::to_owned)
+                .to_vec();
         train_tokenizer(&texts, "养老金龘", VocabularySettings { entries: 700, words: 100 }).unwrap()
     }
 
@@ -238,7 +244,9 @@ mod tests {
             let draw = |_| match rng.random_range(0..4) {
                 0 => char::from(rng.random_range(b' '..=b'~')),
                 1 => char::from_u32(rng.random_range(0x4E00..0x9FFF)).unwrap(),
-                2 => *['\n', '\u{0}', '\u{301}', '，', '👩', '\u{200D}', 'é', ' ', '٣'].get(rng.random_range(0..9)).unwrap(),
+                2 => *['\n', '\u{0}', '\u{301}', '，', '👩', '\u{200D}', 'é', ' ', '٣']
+                    .get(rng.random_range(0..9))
+                    .unwrap(),
                 _ => char::from_u32(rng.random_range(0..0x10_FFFF)).unwrap_or('x'),
             };
             let text: String = (0..length).map(draw).collect();

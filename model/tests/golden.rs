@@ -163,7 +163,8 @@ fn greedy_decoding_with_the_cache_agrees() {
     for kernels in [Kernels::Fused, Kernels::Composed] {
         let golden = golden(kernels);
         let model = golden.base.merged(&golden.adapter).unwrap();
-        let expected: Vec<u32> = serde_json::from_value(golden.vectors["greedy_8_tokens_from_prompt0"].clone()).unwrap();
+        let expected: Vec<u32> =
+            serde_json::from_value(golden.vectors["greedy_8_tokens_from_prompt0"].clone()).unwrap();
         // a second, longer row, so that the first one is padded on the left
         let prompts = Batch::left_padded(&[vec![5, 9, 33, 12], vec![40, 7, 7, 21, 22, 61]]).unwrap();
         let mut cache = KvCache::new(model.config(), 2, 16, &Device::Cpu).unwrap();

@@ -154,7 +154,12 @@ impl LexicalQuery {
 
 /// Weighs the words of a query by their IDF in one knowledge base; expanded words count `expansion_weight` as much.
 #[must_use]
-pub fn query_vector(query: &str, statistics: &Statistics, expansion: &Expansion, expansion_weight: f32) -> LexicalQuery {
+pub fn query_vector(
+    query: &str,
+    statistics: &Statistics,
+    expansion: &Expansion,
+    expansion_weight: f32,
+) -> LexicalQuery {
     let mut weights: HashMap<u32, f32> = HashMap::new();
     each_word(query, &mut |word| {
         weights.insert(word_id(word), 1.0);

@@ -250,8 +250,12 @@ fn json_lines(file: &str, text: &str) -> Result<Vec<Document>, RetrievalError> {
 fn csv_rows(file: &str, text: &str) -> Result<Vec<Document>, RetrievalError> {
     let fault = |line: u64, message: String| RetrievalError::File { at: format!("{file}:{line}"), message };
     let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let names: Vec<String> =
-        reader.headers().map_err(|error| fault(1, error.to_string()))?.iter().map(|name| name.trim().to_lowercase()).collect();
+    let names: Vec<String> = reader
+        .headers()
+        .map_err(|error| fault(1, error.to_string()))?
+        .iter()
+        .map(|name| name.trim().to_lowercase())
+        .collect();
     let column = |wanted: &[&str]| names.iter().position(|name| wanted.contains(&name.as_str()));
     let Some(text_column) = column(&["text", "content"]) else {
         return Err(fault(1, "the header names no column text or content".to_owned()));
@@ -266,7 +270,8 @@ fn csv_rows(file: &str, text: &str) -> Result<Vec<Document>, RetrievalError> {
             fault(line, error.to_string())
         })?;
         let line = row.position().map_or(index + 1, csv::Position::line);
-        let cell = |column: Option<usize>| column.and_then(|column| row.get(column)).unwrap_or_default().trim().to_owned();
+        let cell =
+            |column: Option<usize>| column.and_then(|column| row.get(column)).unwrap_or_default().trim().to_owned();
         let doc_id = match cell(id_column) {
             id if !id.is_empty() => id,
             _ if id_column.is_some() => return Err(fault(line, "doc_id is empty".to_owned())),
@@ -308,7 +313,8 @@ mod tests {
 
     #[test]
     fn markdown_keeps_title_and_heading_paths() {
-        let document = &read("a.md", "# 胶原蛋白\n\n简介。\n\n## 用法\n\n- 每天一瓶\n- 饭后\n\n### 孕妇\n\n不宜。\n").unwrap()[0];
+        let document =
+            &read("a.md", "# 胶原蛋白\n\n简介。\n\n## 用法\n\n- 每天一瓶\n- 饭后\n\n### 孕妇\n\n不宜。\n").unwrap()[0];
         assert_eq!(document.title, "胶原蛋白");
         let Body::Parts(parts) = &document.body else { panic!("expected parts") };
         let contexts: Vec<&str> = parts.iter().map(|part| part.context.as_str()).collect();

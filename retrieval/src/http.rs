@@ -37,6 +37,7 @@ impl Service {
             }
             bytes.extend_from_slice(&chunk);
         }
-        serde_json::from_slice(&bytes).map_err(|error| format!("the service's answer is not the JSON expected: {error}"))
+        serde_json::from_slice(&bytes)
+            .map_err(|error| format!("the service's answer is not the JSON expected: {error}"))
     }
 }

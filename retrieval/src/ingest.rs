@@ -64,7 +64,8 @@ fn cut(document: &Document, kb: &KbName, limits: ChunkLimits) -> Vec<Passage> {
         Body::Parts(parts) => {
             let texts = parts.iter().flat_map(|part| {
                 let context = part.context.as_str();
-                let with_context = move |text: String| if context.is_empty() { text } else { format!("{context}\n{text}") };
+                let with_context =
+                    move |text: String| if context.is_empty() { text } else { format!("{context}\n{text}") };
                 chunks(&part.text, limits).into_iter().map(with_context)
             });
             let numbered = texts.enumerate();

@@ -113,6 +113,11 @@ impl Knowledge {
         use std::ops::Bound::{Excluded, Unbounded};
         let contents = self.contents.read().unwrap_or_else(PoisonError::into_inner);
         let start = after.map_or(Unbounded, Excluded);
-        contents.documents.range::<str, _>((start, Unbounded)).take(limit).map(|(_, document)| document.clone()).collect()
+        contents
+            .documents
+            .range::<str, _>((start, Unbounded))
+            .take(limit)
+            .map(|(_, document)| document.clone())
+            .collect()
     }
 }

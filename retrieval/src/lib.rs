@@ -1,8 +1,5 @@
 //! Knowledge bases: ingest, lexical and dense search, fusion, reranking, scores that read as probabilities, evaluation.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 pub mod bm25;
 pub mod chunk;

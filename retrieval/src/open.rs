@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use recast_config::{EmbedderKind, EmbedderSettings, RerankerKind, RerankerSettings, Settings, StoreKind};
 
+use crate::embed::Embedder;
 use crate::embed::fastembed::FastEmbedder;
 use crate::embed::http::HttpEmbedder;
 use crate::embed::local::LocalEmbedder;
-use crate::embed::Embedder;
 use crate::error::RetrievalError;
 use crate::onnx::load_runtime;
+use crate::rerank::Reranker;
 use crate::rerank::fastembed::FastReranker;
 use crate::rerank::http::HttpReranker;
 use crate::rerank::local::LocalReranker;
 use crate::rerank::remembered::Remembered;
-use crate::rerank::Reranker;
 use crate::retriever::Retriever;
 use crate::store::{CollectionSpec, EdgeStore, QdrantStore, VectorStore};
 use crate::tuning::Tuning;

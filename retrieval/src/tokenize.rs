@@ -208,8 +208,10 @@ fn is_grouped_number(span: &str) -> bool {
     let last_may_have_fraction = |group: &str| is_number(group.split('.').next().unwrap_or_default());
     (1..=3).contains(&head.len())
         && is_number(head)
-        && groups.all(|group| group.len() >= 3 && group.as_bytes()[..3].iter().all(u8::is_ascii_digit) && {
-            group.len() == 3 || (group.as_bytes()[3] == b'.' && last_may_have_fraction(group))
+        && groups.all(|group| {
+            group.len() >= 3 && group.as_bytes()[..3].iter().all(u8::is_ascii_digit) && {
+                group.len() == 3 || (group.as_bytes()[3] == b'.' && last_may_have_fraction(group))
+            }
         })
 }
 
@@ -291,7 +293,8 @@ mod tests {
 
     #[test]
     fn any_text_is_taken() {
-        for text in ["", " ", "。！？", "\u{0}\u{200d}🧬", "ー東京タワー", "żółw Ünïcode ß", "----", "1,,2", ",5"] {
+        for text in ["", " ", "。！？", "\u{0}\u{200d}🧬", "ー東京タワー", "żółw Ünïcode ß", "----", "1,,2", ",5"]
+        {
             let _ = words(text);
         }
     }

@@ -132,7 +132,12 @@ pub fn fit_calibration(candidates: &[LabelledCandidate]) -> Calibration {
 /// Mean over queries of 1 / rank of the first relevant passage within `depth`; 0 where there is none.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
-pub fn fused_mrr<Id: Copy + Eq + Hash>(queries: &[LabelledLists<Id>], weights: FusionWeights, k: f32, depth: usize) -> f64 {
+pub fn fused_mrr<Id: Copy + Eq + Hash>(
+    queries: &[LabelledLists<Id>],
+    weights: FusionWeights,
+    k: f32,
+    depth: usize,
+) -> f64 {
     let reciprocal = |query: &LabelledLists<Id>| {
         let fused = fuse(&[(weights.bm25, query.bm25.clone()), (weights.dense, query.dense.clone())], k, depth);
         fused.iter().position(|id| query.relevant.contains(id)).map_or(0.0, |at| 1.0 / (at + 1) as f64)
@@ -160,7 +165,12 @@ pub fn tune_fusion<Id: Copy + Eq + Hash>(queries: &[LabelledLists<Id>], k: f32, 
 
 /// Expected calibration error over ten equal bins: the mean distance of stated probability and observed frequency.
 #[must_use]
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bins of 0..1")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "bins of 0..1"
+)]
 pub fn calibration_error(scores: &[(f32, bool)]) -> f64 {
     let mut bins: HashMap<usize, (f64, f64, f64)> = HashMap::new();
     for (score, relevant) in scores {

@@ -85,12 +85,8 @@ impl World {
         let log = self.path("server.log");
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
         let started = Instant::now();
-        let mut child = self
-            .command(&["serve"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::from(file))
-            .spawn()
-            .expect("the binary runs");
+        let mut child =
+            self.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::from(file)).spawn().expect("the binary runs");
         let stdout = child.stdout.take().expect("stdout is piped");
         let mut lines = BufReader::new(stdout).lines();
         while let Some(Ok(line)) = lines.next() {

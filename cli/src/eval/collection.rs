@@ -18,8 +18,7 @@ pub async fn measure(settings: &Settings, folder: &Path, split: SplitArg) -> any
         SplitArg::Val => "dev",
         SplitArg::Test => "test",
     };
-    let collection =
-        if folder.join("corpus.jsonl").is_file() { read_beir(folder, split)? } else { read_trec(folder)? };
+    let collection = if folder.join("corpus.jsonl").is_file() { read_beir(folder, split)? } else { read_trec(folder)? };
 
     let name = folder.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let id: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '_').collect();

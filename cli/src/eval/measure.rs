@@ -56,11 +56,9 @@ async fn question(
     // Writers differ; each question is asked in the words of one of them, drawn by its id.
     let writer = dialogue.id.bytes().map(usize::from).sum::<usize>() % dialogue.gold_rewrites.len();
     let mut runs = Vec::new();
-    for (query, text) in [
-        ("raw", &dialogue.query),
-        ("rewrite", &rewritten.rewrite.text),
-        ("gold", &dialogue.gold_rewrites[writer]),
-    ] {
+    for (query, text) in
+        [("raw", &dialogue.query), ("rewrite", &rewritten.rewrite.text), ("gold", &dialogue.gold_rewrites[writer])]
+    {
         runs.extend(searches(pipeline, tenant, &conversation, query, text, &labels).await?);
     }
     let same = |gold: &String| squeeze(gold) == squeeze(&rewritten.rewrite.text);

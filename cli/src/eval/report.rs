@@ -101,7 +101,14 @@ pub fn text(report: &Report) -> String {
         header(&mut out, "type, query");
         for kind in &types {
             for query in QUERIES {
-                row(&mut out, report, &format!("{kind}, {query}"), &|question| question.query_type == *kind, query, &full);
+                row(
+                    &mut out,
+                    report,
+                    &format!("{kind}, {query}"),
+                    &|question| question.query_type == *kind,
+                    query,
+                    &full,
+                );
             }
         }
     }
@@ -131,7 +138,8 @@ fn row(out: &mut String, report: &Report, label: &str, chosen: Chosen, query: &s
     if count == 0 {
         return;
     }
-    let cells: Vec<String> = METRICS.iter().map(|(_, metric)| mean(&report.values(chosen, query, search, *metric))).collect();
+    let cells: Vec<String> =
+        METRICS.iter().map(|(_, metric)| mean(&report.values(chosen, query, search, *metric))).collect();
     let _ = writeln!(out, "| {label} | {count} | {} |", cells.join(" | "));
 }
 
@@ -164,7 +172,11 @@ fn comparisons(out: &mut String, report: &Report, tenants: &BTreeSet<&str>) {
         let _ = writeln!(out, "\n## paired differences (95 % interval)\n");
         let _ = writeln!(out, "- recall@5, {full}: rewrite - raw {}", difference(&rewrite, &raw));
         let _ = writeln!(out, "- recall@5, {full}: gold - rewrite {}", difference(&gold, &rewrite));
-        let _ = writeln!(out, "- share of the recall@5 distance raw -> gold that the rewrite closes: {:.1} %", 100.0 * closed);
+        let _ = writeln!(
+            out,
+            "- share of the recall@5 distance raw -> gold that the rewrite closes: {:.1} %",
+            100.0 * closed
+        );
     }
     if searches.contains(&"hybrid") {
         let mrr: fn(&Run) -> f64 = |run| run.mrr;

@@ -36,7 +36,9 @@ impl Rotary {
 /// Heads of `x [rows * width, heads * size]`, rotated to their positions: `[rows, heads, width, size]`.
 pub(crate) fn rotate_heads(kernels: Kernels, x: &Tensor, rotary: &Arc<Rotary>, frame: &Frame) -> Result<Tensor> {
     match kernels {
-        Kernels::Fused => x.apply_op1(Split { frame: frame.clone(), size: 2 * rotary.half, rotary: Some(rotary.clone()) }),
+        Kernels::Fused => {
+            x.apply_op1(Split { frame: frame.clone(), size: 2 * rotary.half, rotary: Some(rotary.clone()) })
+        }
         Kernels::Composed => {
             let half = rotary.half;
             let x = split_composed(x, frame, 2 * half)?;

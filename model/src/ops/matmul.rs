@@ -20,7 +20,10 @@ struct ProductNt;
 fn product<S: BackendStorage>(a: &S, a_layout: &Layout, b: &S, b_layout: &Layout) -> Result<(S, Shape)> {
     let (a_dims, b_dims) = (a_layout.dims(), b_layout.dims());
     let rank = a_dims.len();
-    let fits = rank >= 2 && b_dims.len() == rank && a_dims[..rank - 2] == b_dims[..rank - 2] && a_dims[rank - 1] == b_dims[rank - 1];
+    let fits = rank >= 2
+        && b_dims.len() == rank
+        && a_dims[..rank - 2] == b_dims[..rank - 2]
+        && a_dims[rank - 1] == b_dims[rank - 1];
     if !fits {
         candle_core::bail!("cannot multiply {a_dims:?} by the transpose of {b_dims:?}");
     }
@@ -38,11 +41,23 @@ impl CustomOp2 for ProductNt {
         "matmul-nt"
     }
 
-    fn cpu_fwd(&self, a: &CpuStorage, a_layout: &Layout, b: &CpuStorage, b_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         product(a, a_layout, b, b_layout)
     }
 
-    fn cuda_fwd(&self, a: &CudaStorage, a_layout: &Layout, b: &CudaStorage, b_layout: &Layout) -> Result<(CudaStorage, Shape)> {
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        a_layout: &Layout,
+        b: &CudaStorage,
+        b_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
         product(a, a_layout, b, b_layout)
     }
 

@@ -112,7 +112,8 @@ pub(crate) mod testing {
         let (found, expected) = (found().unwrap(), expected().unwrap());
         assert_close(&found.contiguous().unwrap(), &expected.contiguous().unwrap(), 2e-5);
         let weights = noise(expected.dims(), 7);
-        let gradients = |output: &Tensor| (output * weights.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
+        let gradients =
+            |output: &Tensor| (output * weights.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
         let (found, expected) = (gradients(&found), gradients(&expected));
         for input in inputs {
             assert_close(found.get(input).unwrap(), &expected.get(input).unwrap().contiguous().unwrap(), 1e-4);

@@ -126,7 +126,11 @@ mod tests {
     #[test]
     fn fused_agrees_with_composed() {
         let logits = noise(&[3, 37], 1);
-        same(std::slice::from_ref(&logits), || stacked(Kernels::Fused, &logits), || stacked(Kernels::Composed, &logits));
+        same(
+            std::slice::from_ref(&logits),
+            || stacked(Kernels::Fused, &logits),
+            || stacked(Kernels::Composed, &logits),
+        );
     }
 
     #[test]

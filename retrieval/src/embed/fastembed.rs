@@ -2,9 +2,7 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use fastembed::{
-    InitOptionsUserDefined, Pooling, TextEmbedding, TextInitOptions, UserDefinedEmbeddingModel,
-};
+use fastembed::{InitOptionsUserDefined, Pooling, TextEmbedding, TextInitOptions, UserDefinedEmbeddingModel};
 use recast_config::EmbedderSettings;
 
 use crate::embed::local::{identity_with, prefixed};
@@ -100,7 +98,8 @@ impl Embedder for FastEmbedder {
         for batch in prefixed(kind, texts, &self.prefixes).chunks(self.batch.max(1)) {
             let batch = batch.to_vec();
             let size = batch.len();
-            let embed = move |model: &mut TextEmbedding| model.embed(batch, Some(size)).map_err(|error| error.to_string());
+            let embed =
+                move |model: &mut TextEmbedding| model.embed(batch, Some(size)).map_err(|error| error.to_string());
             let embedded = self.worker.run(urgency, embed).await;
             vectors.extend(embedded.and_then(|embedded| embedded).map_err(RetrievalError::Embed)?);
         }

@@ -78,7 +78,9 @@ impl Embedder for LocalEmbedder {
         for batch in prefixed(kind, texts, &self.prefixes).chunks(self.batch.max(1)) {
             let batch = batch.to_vec();
             let embedded = self.worker.run(urgency, move |encoder| encoder.embed(&batch)).await;
-            vectors.extend(embedded.map_err(RetrievalError::Embed)?.map_err(|error| RetrievalError::Embed(error.to_string()))?);
+            vectors.extend(
+                embedded.map_err(RetrievalError::Embed)?.map_err(|error| RetrievalError::Embed(error.to_string()))?,
+            );
         }
         Ok(vectors)
     }

@@ -69,7 +69,11 @@ impl QueryCache {
 }
 
 /// Refuses an answer of the wrong shape or with values that are not finite, and scales the rest to length 1.
-pub(crate) fn checked(mut vectors: Vec<Vec<f32>>, count: usize, dimension: usize) -> Result<Vec<Vec<f32>>, RetrievalError> {
+pub(crate) fn checked(
+    mut vectors: Vec<Vec<f32>>,
+    count: usize,
+    dimension: usize,
+) -> Result<Vec<Vec<f32>>, RetrievalError> {
     if vectors.len() != count {
         return Err(RetrievalError::Embed(format!("{count} texts gave {} vectors", vectors.len())));
     }

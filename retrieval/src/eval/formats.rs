@@ -31,8 +31,10 @@ struct BeirRow {
 }
 
 fn read(path: &Path) -> Result<String, RetrievalError> {
-    std::fs::read_to_string(path)
-        .map_err(|error| RetrievalError::File { at: path.display().to_string(), message: format!("cannot be read: {error}") })
+    std::fs::read_to_string(path).map_err(|error| RetrievalError::File {
+        at: path.display().to_string(),
+        message: format!("cannot be read: {error}"),
+    })
 }
 
 fn fault(path: &Path, line: usize, message: impl Into<String>) -> RetrievalError {
@@ -42,7 +44,9 @@ fn fault(path: &Path, line: usize, message: impl Into<String>) -> RetrievalError
 fn beir_rows(path: &Path) -> Result<Vec<BeirRow>, RetrievalError> {
     let text = read(path)?;
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-    lines.map(|(number, line)| serde_json::from_str(line).map_err(|error| fault(path, number, error.to_string()))).collect()
+    lines
+        .map(|(number, line)| serde_json::from_str(line).map_err(|error| fault(path, number, error.to_string())))
+        .collect()
 }
 
 /// Reads a BEIR folder; `split` names the file in `qrels/` (usually `test`).
@@ -81,7 +85,8 @@ pub fn read_qrels(path: &Path) -> Result<BTreeMap<String, Grades>, RetrievalErro
             [query, document, grade] | [query, _, document, grade] => (query, document, grade),
             _ => return Err(fault(path, number, format!("expected 3 or 4 columns, found {}", columns.len()))),
         };
-        let grade: i64 = grade.parse().map_err(|_| fault(path, number, format!("grade {grade:?} is not a whole number")))?;
+        let grade: i64 =
+            grade.parse().map_err(|_| fault(path, number, format!("grade {grade:?} is not a whole number")))?;
         let grade = u32::try_from(grade.max(0)).unwrap_or(u32::MAX);
         qrels.entry(query.to_owned()).or_default().insert(document.to_owned(), grade);
     }
@@ -119,7 +124,8 @@ pub fn read_trec(folder: &Path) -> Result<Collection, RetrievalError> {
         let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
         lines
             .map(|(number, line)| {
-                let pair = line.split_once('\t').ok_or_else(|| fault(path, number, "expected an id, a tab and a text"))?;
+                let pair =
+                    line.split_once('\t').ok_or_else(|| fault(path, number, "expected an id, a tab and a text"))?;
                 Ok((pair.0.trim().to_owned(), pair.1.trim().to_owned()))
             })
             .collect()

@@ -43,7 +43,8 @@ impl FastReranker {
             };
             (Worker::start("reranker", load).map_err(fault)?, identity)
         } else {
-            let unknown = |_| fault(format!("{:?} is neither a folder nor a model that fastembed knows", settings.model));
+            let unknown =
+                |_| fault(format!("{:?} is neither a folder nor a model that fastembed knows", settings.model));
             let model: RerankerModel = settings.model.parse().map_err(unknown)?;
             let options =
                 RerankInitOptions::new(model).with_intra_threads(threads()).with_show_download_progress(false);

@@ -69,7 +69,10 @@ impl Reranker for HttpReranker {
         let mut scores = vec![None; passages.len()];
         for row in rows(answer).map_err(RetrievalError::Rerank)? {
             let Some(score) = scores.get_mut(row.index) else {
-                return Err(RetrievalError::Rerank(format!("the service scored passage {}, which was not sent", row.index)));
+                return Err(RetrievalError::Rerank(format!(
+                    "the service scored passage {}, which was not sent",
+                    row.index
+                )));
             };
             *score = Some(row.relevance_score);
         }

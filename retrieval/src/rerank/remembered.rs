@@ -34,7 +34,8 @@ impl Reranker for Remembered {
         deadline: Instant,
     ) -> Result<Vec<Option<f32>>, RetrievalError> {
         let query_key = RerankPassage::new(query.to_owned()).key;
-        let known: Vec<Option<f32>> = passages.iter().map(|passage| self.scores.get(&(query_key, passage.key))).collect();
+        let known: Vec<Option<f32>> =
+            passages.iter().map(|passage| self.scores.get(&(query_key, passage.key))).collect();
         if known.iter().all(Option::is_some) {
             return Ok(known);
         }
@@ -69,7 +70,12 @@ mod tests {
             "length"
         }
 
-        async fn score(&self, query: &str, passages: &[RerankPassage], _: Instant) -> Result<Vec<Option<f32>>, RetrievalError> {
+        async fn score(
+            &self,
+            query: &str,
+            passages: &[RerankPassage],
+            _: Instant,
+        ) -> Result<Vec<Option<f32>>, RetrievalError> {
             self.0.fetch_add(passages.len(), Ordering::Relaxed);
             Ok(passages.iter().map(|passage| Some((passage.text.len() * query.len()) as f32)).collect())
         }
@@ -80,7 +86,8 @@ mod tests {
         let inner = Arc::new(Length(AtomicUsize::new(0)));
         let remembered = Remembered::new(inner.clone(), 100);
         let deadline = Instant::now() + Duration::from_secs(9);
-        let passages = |texts: &[&str]| texts.iter().map(|text| RerankPassage::new((*text).to_owned())).collect::<Vec<_>>();
+        let passages =
+            |texts: &[&str]| texts.iter().map(|text| RerankPassage::new((*text).to_owned())).collect::<Vec<_>>();
         let score = |query, texts: Vec<RerankPassage>| {
             let remembered = &remembered;
             async move { remembered.score(query, &texts, deadline).await.unwrap() }

@@ -13,8 +13,8 @@ use qdrant_edge::{
     Condition, CountRequest, CreateIndex, Distance, EdgeConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams,
     FieldCondition, FieldIndexOperations, Filter as EngineFilter, JsonPath, KeywordIndexParamsBuilder, Match, Memory,
     NamedQuery, OperationError, Payload, PayloadFieldSchema, PayloadSchemaParams, PointId, PointInsertOperations,
-    PointOperations, PointStructPersisted, QueryEnum, QueryRequest, Record, RetrieveRequest, ScoringQuery, ScrollRequest,
-    SparseVector, UpdateOperation, ValueVariants, VectorInternal, VectorPersisted, VectorStructInternal,
+    PointOperations, PointStructPersisted, QueryEnum, QueryRequest, Record, RetrieveRequest, ScoringQuery,
+    ScrollRequest, SparseVector, UpdateOperation, ValueVariants, VectorInternal, VectorPersisted, VectorStructInternal,
     VectorStructPersisted, WithPayloadInterface, WithVector,
 };
 use serde_json::{Map, Value};
@@ -23,8 +23,8 @@ use uuid::Uuid;
 use crate::bm25::Sparse;
 use crate::error::RetrievalError;
 use crate::store::{
-    BM25, CollectionSpec, DENSE, Filter, Generation, LegQuery, Point, PointHead, Scope, Scored, StoreHealth, VectorStore,
-    payload, sparse_copy,
+    BM25, CollectionSpec, DENSE, Filter, Generation, LegQuery, Point, PointHead, Scope, Scored, StoreHealth,
+    VectorStore, payload, sparse_copy,
 };
 
 /// Changes after which a flush does not wait for its timer: it bounds the replay after a crash.
@@ -68,7 +68,8 @@ impl EdgeStore {
     /// # Errors
     /// When another process has it open, it was made with other models, or the engine cannot read it.
     pub fn open(dir: &Path, spec: &CollectionSpec, flush_every: Duration) -> Result<Self, RetrievalError> {
-        let fault = |what: &str, error: std::io::Error| RetrievalError::Store(format!("{}: {what}: {error}", dir.display()));
+        let fault =
+            |what: &str, error: std::io::Error| RetrievalError::Store(format!("{}: {what}: {error}", dir.display()));
         std::fs::create_dir_all(dir).map_err(|error| fault("cannot be created", error))?;
         let lock = File::create(dir.join("lock")).map_err(|error| fault("cannot be locked", error))?;
         let in_use = || RetrievalError::StoreInUse { path: dir.display().to_string() };
@@ -176,7 +177,8 @@ fn open_shard(path: &Path, spec: &CollectionSpec) -> Result<EdgeShard, Operation
     let mut config =
         EdgeConfig::builder().sparse_vector(BM25, sparse).payload_memory(Memory::Cached).max_search_threads(1);
     if spec.has_dense() {
-        config = config.vector(DENSE, qdrant_edge::EdgeVectorParamsBuilder::new(spec.dimension, Distance::Cosine).build());
+        config =
+            config.vector(DENSE, qdrant_edge::EdgeVectorParamsBuilder::new(spec.dimension, Distance::Cosine).build());
     }
     let config: EdgeConfig = config.build();
     let _: Option<&EdgeVectorParams> = config.vectors.get(DENSE);

@@ -73,7 +73,10 @@ impl TryFrom<RawFilter> for Filter {
             (None, Some(values), false) => Test::Any(values),
             (None, None, true) => Test::Range { gt: raw.gt, gte: raw.gte, lt: raw.lt, lte: raw.lte },
             _ => {
-                return Err(RetrievalError::invalid("filters", "give one of equals, any, or a range of gt, gte, lt, lte"));
+                return Err(RetrievalError::invalid(
+                    "filters",
+                    "give one of equals, any, or a range of gt, gte, lt, lte",
+                ));
             }
         };
         Self::new(&raw.key, test, raw.not)
@@ -88,7 +91,10 @@ impl Filter {
     pub fn new(key: &str, test: Test, not: bool) -> Result<Self, RetrievalError> {
         let legal = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | ' ');
         if key.is_empty() || key.len() > 128 || !key.chars().all(legal) {
-            return Err(RetrievalError::invalid("filters.key", "must be 1 to 128 bytes of letters, digits, _, - or space"));
+            return Err(RetrievalError::invalid(
+                "filters.key",
+                "must be 1 to 128 bytes of letters, digits, _, - or space",
+            ));
         }
         if matches!(&test, Test::Any(values) if values.is_empty() || values.len() > MAX_VALUES) {
             return Err(RetrievalError::invalid("filters.any", format!("must hold 1 to {MAX_VALUES} values")));

@@ -23,12 +23,7 @@ impl CollectionSpec {
     /// The spec of a collection made by this build with the given embedder.
     #[must_use]
     pub fn new(embedder: impl Into<String>, dimension: usize) -> Self {
-        Self {
-            embedder: embedder.into(),
-            dimension,
-            tokenizer: TOKENIZER_VERSION,
-            bm25: [K1, B, AVERAGE_WORDS],
-        }
+        Self { embedder: embedder.into(), dimension, tokenizer: TOKENIZER_VERSION, bm25: [K1, B, AVERAGE_WORDS] }
     }
 
     /// Whether a dense leg exists.

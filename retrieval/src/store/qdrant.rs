@@ -10,8 +10,8 @@ use qdrant_client::qdrant::{
     Condition, CountPointsBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder,
     Distance, FieldType, Filter as EngineFilter, GetPointsBuilder, KeywordIndexParamsBuilder, NamedVectors, PointId,
     PointStruct, PointsIdsList, Query, QueryPointsBuilder, Range, RetrievedPoint, ScrollPointsBuilder,
-    SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, Value as EngineValue, Vector, VectorInput,
-    VectorParamsBuilder, VectorsConfigBuilder, VectorsOutput, point_id::PointIdOptions,
+    SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, Value as EngineValue, Vector,
+    VectorInput, VectorParamsBuilder, VectorsConfigBuilder, VectorsOutput, point_id::PointIdOptions,
 };
 use qdrant_client::{Payload, Qdrant, QdrantError};
 use recast_config::QdrantSettings;
@@ -22,8 +22,8 @@ use uuid::Uuid;
 use crate::bm25::Sparse;
 use crate::error::RetrievalError;
 use crate::store::{
-    BM25, CollectionSpec, DENSE, Filter, Generation, LegQuery, Point, PointHead, Scalar, Scope, Scored, StoreHealth, Test,
-    VectorStore, payload,
+    BM25, CollectionSpec, DENSE, Filter, Generation, LegQuery, Point, PointHead, Scalar, Scope, Scored, StoreHealth,
+    Test, VectorStore, payload,
 };
 
 /// Key of the collection's metadata under which its spec is kept.
@@ -59,7 +59,11 @@ impl QdrantStore {
     ///
     /// # Errors
     /// When the server cannot be reached, or the collection was made with other models.
-    pub async fn open(settings: &QdrantSettings, collection: &str, spec: &CollectionSpec) -> Result<Self, RetrievalError> {
+    pub async fn open(
+        settings: &QdrantSettings,
+        collection: &str,
+        spec: &CollectionSpec,
+    ) -> Result<Self, RetrievalError> {
         let store = Self { client: connect(settings)?, collection: collection.to_owned() };
         if !store.client.collection_exists(collection).await.map_err(store_error)? {
             store.create(settings, spec).await?;
@@ -269,8 +273,12 @@ impl VectorStore for QdrantStore {
         let list: Vec<PointId> = ids.iter().map(|id| id_of(*id)).collect();
         let get = GetPointsBuilder::new(&self.collection, list).with_payload(true).with_vectors(true);
         let found = self.client.get_points(get).await.map_err(store_error)?.result;
-        let mut points: HashMap<Uuid, Point> =
-            found.into_iter().filter_map(decode).filter(|point| point.is_in(scope)).map(|point| (point.id, point)).collect();
+        let mut points: HashMap<Uuid, Point> = found
+            .into_iter()
+            .filter_map(decode)
+            .filter(|point| point.is_in(scope))
+            .map(|point| (point.id, point))
+            .collect();
         Ok(ids.iter().filter_map(|id| points.remove(id)).map(Arc::new).collect())
     }
 

@@ -77,7 +77,10 @@ pub async fn suite(store: Arc<dyn VectorStore>) {
     // Whole points come back, in the order asked for, and never another tenant's.
     let ids = [points[1].id, points[2].id, points[0].id, ours.point_id("none", 0)];
     let fetched = store.fetch(&ours, &ids).await.unwrap();
-    assert_eq!(fetched.iter().map(|point| (**point).clone()).collect::<Vec<_>>(), [points[1].clone(), points[0].clone()]);
+    assert_eq!(
+        fetched.iter().map(|point| (**point).clone()).collect::<Vec<_>>(),
+        [points[1].clone(), points[0].clone()]
+    );
 
     let mut heads = store.document(&ours, "a").await.unwrap();
     heads.sort_by_key(|head| head.chunk);
@@ -209,7 +212,9 @@ async fn a_search_over_the_server_ranks_as_over_the_embedded_engine() {
         retriever.put_documents(&shop.tenant, &shop.kb, (0..40).map(document).collect(), &|_| {}).await.unwrap();
         let outcome = retriever.search(&request(&shop, "孕妇 鱼油 FD-7 用量")).await.unwrap();
         assert!(outcome.degraded.is_empty());
-        rankings.push(outcome.hits.iter().map(|hit| (hit.passage.id.clone(), (hit.score * 1e4).round())).collect::<Vec<_>>());
+        rankings.push(
+            outcome.hits.iter().map(|hit| (hit.passage.id.clone(), (hit.score * 1e4).round())).collect::<Vec<_>>(),
+        );
     }
     assert_eq!(rankings[0], rankings[1]);
 }

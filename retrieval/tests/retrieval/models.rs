@@ -160,7 +160,9 @@ async fn a_service_reranks_in_either_shape_of_answer() {
     assert_eq!(score(cohere).await.unwrap(), [Some(0.1), Some(0.9)]);
     let tei = json!([{"index": 0, "score": 0.5}, {"index": 1, "score": 0.25}]);
     assert_eq!(score(tei).await.unwrap(), [Some(0.5), Some(0.25)]);
-    for bad in [json!({"results": [{"index": 0, "relevance_score": 1.0}]}), json!([{"index": 7, "score": 1.0}]), json!(3)] {
+    for bad in
+        [json!({"results": [{"index": 0, "relevance_score": 1.0}]}), json!([{"index": 7, "score": 1.0}]), json!(3)]
+    {
         assert!(matches!(score(bad).await, Err(RetrievalError::Rerank(_))));
     }
 }

@@ -35,7 +35,8 @@ async fn both_legs_agree_on_codes_amounts_and_words() {
     let retriever = retriever(edge(folder.path()), None).await;
     fill(&retriever).await;
     let shop = scope("shop", "default");
-    for (query, expected) in [("fd2107", "zinc"), ("27500元", "price"), ("孕婦能喝嗎", "pregnant"), ("饭后", "use")] {
+    for (query, expected) in [("fd2107", "zinc"), ("27500元", "price"), ("孕婦能喝嗎", "pregnant"), ("饭后", "use")]
+    {
         let outcome = retriever.search(&request(&shop, query)).await.unwrap();
         assert_eq!(ids(&outcome)[0], expected, "{query}");
         let first = &outcome.hits[0];
@@ -125,7 +126,8 @@ async fn ingest_is_incremental_and_survives_a_restart() {
         fill(&retriever).await;
         let embedded = embedder.texts.load(Ordering::Relaxed);
         let generation = retriever.generation(&shop.tenant, &shop.kb).await.unwrap();
-        let again = retriever.put_document(&shop.tenant, &shop.kb, Document::text("use", "", TEXTS[0].1)).await.unwrap();
+        let again =
+            retriever.put_document(&shop.tenant, &shop.kb, Document::text("use", "", TEXTS[0].1)).await.unwrap();
         assert!(!again.changed);
         assert_eq!(embedder.texts.load(Ordering::Relaxed), embedded);
         assert_eq!(retriever.generation(&shop.tenant, &shop.kb).await.unwrap(), generation);
@@ -142,7 +144,10 @@ async fn ingest_is_incremental_and_survives_a_restart() {
     }
     let retriever = retriever(edge(folder.path()), None).await;
     let listed = retriever.list_documents(&shop.tenant, &shop.kb, Some("pregnant"), 10).await.unwrap();
-    assert_eq!(listed.iter().map(|info| (info.doc_id.as_str(), info.passages)).collect::<Vec<_>>(), [("use", 1), ("zinc", 1)]);
+    assert_eq!(
+        listed.iter().map(|info| (info.doc_id.as_str(), info.passages)).collect::<Vec<_>>(),
+        [("use", 1), ("zinc", 1)]
+    );
     assert_eq!(ids(&retriever.search(&request(&shop, "钙片")).await.unwrap())[0], "use");
 }
 
