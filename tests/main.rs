@@ -1,5 +1,10 @@
 //! The integration tests: the real binary, the real server, the real stores, as a user would run them.
-#![expect(clippy::print_stdout, reason = "a test prints what it measured, and why it skips")]
+#![expect(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and prints what it measured and why it skips"
+)]
 
 mod crash;
 mod crate_graph;

@@ -262,6 +262,12 @@ pub struct TrainArgs {
     /// Seed of everything random
     #[arg(long, default_value_t = 7)]
     pub seed: u64,
+    /// A rewriter folder whose weights a new run begins from
+    #[arg(long)]
+    pub base: Option<PathBuf>,
+    /// Highest learning rate of the rewriter
+    #[arg(long)]
+    pub learning_rate: Option<f64>,
     /// Go on from the last checkpoint
     #[arg(long)]
     pub resume: bool,

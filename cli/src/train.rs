@@ -19,6 +19,10 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let mut settings = TrainSettings::new(&args.data, &args.out, args.seed);
     settings.minutes = args.minutes;
     settings.resume = args.resume;
+    settings.rewriter.base.clone_from(&args.base);
+    if let Some(rate) = args.learning_rate {
+        settings.rewriter.learning_rate = rate;
+    }
     let all = args.what == TrainWhat::All;
     // A new vocabulary makes the checkpoints of an interrupted run worthless, so `--resume` keeps the one that is there.
     let vocabulary = args.out.join("tokenizer/tokenizer.json");

@@ -26,13 +26,14 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
-    more: Map<String, Value>,
+    /// Boxed, so that a result that may be a problem stays small.
+    more: Box<Map<String, Value>>,
 }
 
 impl Problem {
     /// A problem with its stable code.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), errors: Vec::new(), retry_after: None, more: Map::new() }
+        Self { status, code, detail: detail.into(), errors: Vec::new(), retry_after: None, more: Box::default() }
     }
 
     /// Malformed input: 400.

@@ -126,7 +126,7 @@ mod tests {
             loss: 8.0 / f64::from(step),
             learning_rate: 1e-3,
             grad_norm: 0.5,
-            score: (step % 2 == 0).then_some(0.25),
+            score: step.is_multiple_of(2).then_some(0.25),
         };
         let curve = Curve { points: (1..6).map(point).collect() };
         let path = dir.path().join("curve.csv");

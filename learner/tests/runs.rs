@@ -132,7 +132,7 @@ fn losses_from(settings: &TrainSettings, steps: u32) -> Vec<(u32, f64)> {
 
 /// The killed process; a test without the variable does nothing.
 #[test]
-#[allow(clippy::disallowed_methods, reason = "the parent test speaks to this child through the environment")]
+#[expect(clippy::disallowed_methods, reason = "the parent test speaks to this child through the environment")]
 fn child_that_is_killed() {
     let Ok(root) = std::env::var(CHILD) else { return };
     let mut settings = settings(Path::new(&root));

@@ -73,9 +73,8 @@ pub fn word_id(word: &str) -> u32 {
     }
     hash ^= hash >> 32;
     hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half is the mixed one")]
-    let id = (hash >> 32) as u32;
-    id
+    // The upper half is the mixed one.
+    (hash >> 32) as u32
 }
 
 /// The stored side of a passage: its saturated, length-normalised term frequencies.

@@ -108,7 +108,7 @@ mod tests {
         let calibration = Calibration::default();
         let low = calibration.score(Some(0.1), 0.0);
         let high = calibration.score(Some(0.8), 0.6);
-        assert!(0.0 <= low && low < 0.5 && high > 0.5 && high <= 1.0);
+        assert!((0.0..0.5).contains(&low) && high > 0.5 && high <= 1.0);
         assert!(calibration.score(None, 0.9) > calibration.score(None, 0.1));
         assert!(calibration.reranker_score(0.9, 0.5) > calibration.reranker_score(0.2, 0.5));
     }

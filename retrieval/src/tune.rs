@@ -84,8 +84,9 @@ fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Option<Vec<f64>> {
         right.swap(column, pivot);
         for row in column + 1..size {
             let factor = matrix[row][column] / matrix[column][column];
-            for index in column..size {
-                matrix[row][index] -= factor * matrix[column][index];
+            let above = matrix[column].clone();
+            for (cell, pivot) in matrix[row].iter_mut().zip(above).skip(column) {
+                *cell -= factor * pivot;
             }
             right[row] -= factor * right[column];
         }

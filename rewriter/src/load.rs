@@ -118,7 +118,10 @@ fn load_here(settings: &EngineSettings) -> Result<Loaded, String> {
     Ok(Loaded { runner, window })
 }
 
-fn prepare(files: &ModelFiles, config_copy: &Path) -> Result<(Box<dyn Loader>, Box<dyn ModelPaths>), String> {
+/// What mistral.rs loads a model with: how to read it, and where its files are.
+type Source = (Box<dyn Loader>, Box<dyn ModelPaths>);
+
+fn prepare(files: &ModelFiles, config_copy: &Path) -> Result<Source, String> {
     let name = "rewriter".to_owned();
     // no template and no generation config: prompts come as tokens, and each request names its own end
     let paths = |tokenizer: &Path, config: &Path, filenames: Vec<PathBuf>, adapter_paths| LocalModelPaths {

@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn sums_cover_the_rest_of_a_row() {
         let row: Vec<f32> = (0..37).map(|x| x as f32).collect();
-        assert_eq!(dot(&row, &vec![1.0; 37]), 666.0);
+        assert_eq!(dot(&row, &[1.0; 37]), 666.0);
         assert_eq!(max(&row), 36.0);
     }
 }

@@ -132,7 +132,7 @@ fn filter(filter: Option<Filter>) -> Result<Option<edge::Filter>, Status> {
     filter.map(|filter| serde_json::from_value(filter_json(filter)?).map_err(internal)).transpose()
 }
 
-#[allow(deprecated, reason = "the client still fills the old fields")]
+#[expect(deprecated, reason = "the client still fills the old fields")]
 fn vector(vector: Vector) -> edge::VectorPersisted {
     let sparse = |indices, values| edge::VectorPersisted::Sparse(edge::SparseVector { indices, values });
     match vector.vector {
