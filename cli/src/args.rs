@@ -142,7 +142,7 @@ pub enum KeysCommand {
     },
     /// Print a successor of a key; the old one works for a while longer
     Rotate {
-        /// The key's id: the middle part of rk_<id>_<secret>
+        /// The key's id: the middle part of rk_ID_SECRET
         id: String,
         /// Hours that the old key goes on working
         #[arg(long, default_value_t = 24)]
