@@ -36,5 +36,4 @@ data:
 # Trains the shipped models anew from data/ (about an hour on two cores); resumes after an interruption.
 models: system
 	RAYON_NUM_THREADS=1 $(RECAST) train all --data data --out models --minutes 20 --resume
-	RAYON_NUM_THREADS=1 $(RECAST) train sft --base models/rewriter --learning-rate 0.0015 --minutes 17 --seed 11
 	$(RECAST) tune --config demo

@@ -12,7 +12,6 @@ use recast_domain::{Conversation, Role, Turn};
 use crate::corpus::TrainingData;
 use crate::names::NameMaker;
 use crate::swap::{Names, SplitDialogue, fresh_names};
-use crate::wording::{phrase_of, reword, shared_stretch};
 
 /// A question with its context, and one rewrite that a careful person wrote.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +38,6 @@ pub struct Curriculum {
     copies: f64,
 }
 
-/// Share of dialogues whose wording is replaced by a fresh one, where question and rewrite share it.
-const REWORDED: f64 = 0.3;
 /// Share of copying practice at the very start, where it makes the copying circuit form sooner.
 const COPIES_AT_START: f64 = 0.25;
 /// Share of the run that counts as the start.
@@ -104,19 +101,7 @@ impl Curriculum {
         if rng.random_bool(0.3) {
             conversation.thought.clear();
         }
-        let golds: Vec<String> = dialogue.golds.iter().map(|gold| gold.written(mentions, &names)).collect();
-        let mut rewrite = golds.choose(rng).cloned().unwrap_or_default();
-        if rng.random_bool(REWORDED) {
-            // The writer who stayed nearest to the asker's words: there is most to copy.
-            let shared = |gold: &&String| shared_stretch(&conversation.query, gold).chars().count();
-            let nearest = golds.iter().max_by_key(shared).cloned().unwrap_or_default();
-            let passage = self.data.tenants[tenant].passages.choose(rng);
-            let phrase = passage.map(|passage| phrase_of(&passage.text.original(mentions), rng)).unwrap_or_default();
-            let mut reworded = nearest;
-            if reword(&mut conversation, &mut reworded, &phrase) {
-                rewrite = reworded;
-            }
-        }
+        let rewrite = dialogue.golds.choose(rng).map(|gold| gold.written(mentions, &names)).unwrap_or_default();
         Example { tenant, conversation, rewrite }
     }
 

@@ -22,7 +22,6 @@ mod sft;
 mod swap;
 mod trainer;
 mod validate;
-mod wording;
 
 pub use checkpoint::{Checkpoints, RunState};
 pub use contrastive::{ContrastiveObjective, RankingValidation, in_batch_loss, ranking_loss, unit_rows};
