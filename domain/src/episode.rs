@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Conversation, Degradation, EpisodeId, Hit, KbName, Legs, Rewrite, TenantId, Timings};
+use crate::{Assignment, Conversation, Degradation, EpisodeId, Hit, KbName, Legs, Rewrite, TenantId, Timings};
 
 /// What the caller asked for, apart from the conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct EpisodeHit {
     pub reranker_score: Option<f32>,
     /// Rank and score in each leg.
     pub legs: Legs,
+    /// The arm that picked this hit, in an interleaved answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub team: Option<String>,
 }
 
 impl From<&Hit> for EpisodeHit {
@@ -48,6 +51,7 @@ impl From<&Hit> for EpisodeHit {
             score: hit.score,
             reranker_score: hit.reranker_score,
             legs: hit.legs,
+            team: None,
         }
     }
 }
@@ -75,4 +79,7 @@ pub struct Episode {
     pub timings: Timings,
     /// What did not work as meant.
     pub degraded: Vec<Degradation>,
+    /// The experiment it took part in, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Assignment>,
 }

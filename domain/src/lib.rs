@@ -7,6 +7,7 @@ mod conversation;
 mod dialogue;
 mod episode;
 mod error;
+mod experiment;
 mod ids;
 mod passage;
 mod rewrite;
@@ -16,6 +17,9 @@ pub use conversation::{Conversation, Role, Turn, parse_history};
 pub use dialogue::{Dialogue, PassageRecord, QueryType, Relevance, Split};
 pub use episode::{Episode, EpisodeHit, RequestFacts};
 pub use error::ErrorKind;
+pub use experiment::{
+    Assignment, Feedback, FeedbackSignal, Preferred, ShadowAnswer, ShadowKind, ShadowOutcome, ShadowRun,
+};
 pub use ids::{EpisodeId, IdError, KbName, PolicyId, TenantId};
 pub use passage::{Hit, LegRank, Legs, Metadata, Passage};
 pub use rewrite::{Rewrite, RewriteSource, Sampling};

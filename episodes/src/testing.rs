@@ -20,6 +20,7 @@ pub(crate) fn episode(tenant: &str, created_ms: i64) -> Episode {
         score: 0.83,
         reranker_score: Some(0.91),
         legs: Legs { bm25: Some(LegRank { rank: 2, score: 11.7 }), dense: None },
+        team: None,
     };
     Episode {
         id: EpisodeId::now(),
@@ -47,6 +48,7 @@ pub(crate) fn episode(tenant: &str, created_ms: i64) -> Episode {
         hits: vec![hit],
         timings: Timings::default(),
         degraded: Vec::new(),
+        experiment: None,
     }
 }
 

@@ -27,6 +27,7 @@ pub fn episode(
         hits: trace.hits.iter().map(EpisodeHit::from).collect(),
         timings: trace.timings,
         degraded: trace.degraded.clone(),
+        experiment: None,
     }
 }
 

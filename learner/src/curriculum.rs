@@ -32,10 +32,19 @@ pub struct Curriculum {
     seed: u64,
     /// Tenant and place of every train dialogue.
     items: Vec<(usize, usize)>,
-    /// Share of dialogues whose names are replaced by fresh ones.
-    swapped: f64,
-    /// Share of examples that only practise copying, once the start is over.
-    copies: f64,
+    shares: Shares,
+}
+
+/// What shares of the examples are of which kind.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shares {
+    /// Dialogues whose names are replaced by fresh ones.
+    pub swapped: f64,
+    /// Examples that only practise copying, once the start is over.
+    pub copies: f64,
+    /// Rewrites that are the one nearest the asker's words; the others are any writer's. A model that learned to keep
+    /// words can keep those it never saw; one that learned to replace them replaces those too, by something else.
+    pub faithful: f64,
 }
 
 /// Share of copying practice at the very start, where it makes the copying circuit form sooner.
@@ -44,12 +53,14 @@ const COPIES_AT_START: f64 = 0.25;
 const START: f64 = 0.06;
 
 impl Curriculum {
-    /// A stream over training data. `swapped` and `copies` are shares in `[0, 1]`.
+    /// A stream over training data with these shares, each in `[0, 1]`.
     #[must_use]
-    pub fn new(data: Arc<TrainingData>, names: NameMaker, seed: u64, swapped: f64, copies: f64) -> Self {
+    pub fn new(data: Arc<TrainingData>, names: NameMaker, seed: u64, shares: Shares) -> Self {
         let tenants = data.tenants.iter().enumerate();
         let items = tenants.flat_map(|(t, tenant)| (0..tenant.dialogues.len()).map(move |d| (t, d))).collect();
-        Self { data, names, seed, items, swapped: swapped.clamp(0.0, 1.0), copies: copies.clamp(0.0, 1.0) }
+        let Shares { swapped, copies, faithful } = shares;
+        let (swapped, copies, faithful) = (swapped.clamp(0.0, 1.0), copies.clamp(0.0, 1.0), faithful.clamp(0.0, 1.0));
+        Self { data, names, seed, items, shares: Shares { swapped, copies, faithful } }
     }
 
     /// Dialogues of an epoch.
@@ -79,8 +90,8 @@ impl Curriculum {
             }
             let mut rng = random(self.seed, 2, index);
             let (tenant, dialogue) = order[(index % length) as usize];
-            let copies = if progress < START { COPIES_AT_START.max(self.copies) } else { self.copies };
-            examples.push(if self.copies > 0.0 && rng.random_bool(copies) {
+            let copies = if progress < START { COPIES_AT_START.max(self.shares.copies) } else { self.shares.copies };
+            examples.push(if self.shares.copies > 0.0 && rng.random_bool(copies) {
                 self.copying(tenant, &mut rng)
             } else {
                 self.rewriting(tenant, &self.data.tenants[tenant].dialogues[dialogue], &mut rng)
@@ -91,7 +102,7 @@ impl Curriculum {
 
     fn rewriting(&self, tenant: usize, dialogue: &SplitDialogue, rng: &mut ChaCha8Rng) -> Example {
         let mentions = &self.data.tenants[tenant].mentions;
-        let names = if dialogue.copies && rng.random_bool(self.swapped) {
+        let names = if dialogue.copies && rng.random_bool(self.shares.swapped) {
             fresh_names(&dialogue.forms, mentions, &self.names, rng)
         } else {
             Names::new()
@@ -101,7 +112,12 @@ impl Curriculum {
         if rng.random_bool(0.3) {
             conversation.thought.clear();
         }
-        let rewrite = dialogue.golds.choose(rng).map(|gold| gold.written(mentions, &names)).unwrap_or_default();
+        let gold = if rng.random_bool(self.shares.faithful) {
+            dialogue.golds.get(dialogue.faithful)
+        } else {
+            dialogue.golds.choose(rng)
+        };
+        let rewrite = gold.map(|gold| gold.written(mentions, &names)).unwrap_or_default();
         Example { tenant, conversation, rewrite }
     }
 
@@ -137,7 +153,7 @@ mod tests {
 
     fn curriculum(swapped: f64, copies: f64) -> Curriculum {
         let data = Corpus { tenants: vec![tenant()] }.training().unwrap();
-        Curriculum::new(Arc::new(data), maker(), 7, swapped, copies)
+        Curriculum::new(Arc::new(data), maker(), 7, Shares { swapped, copies, faithful: 0.0 })
     }
 
     #[test]

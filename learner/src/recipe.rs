@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::checkpoint::Checkpoints;
 use crate::contrastive::{ContrastiveObjective, RankingValidation};
 use crate::corpus::{Corpus, TrainingData};
-use crate::curriculum::{Curriculum, random};
+use crate::curriculum::{Curriculum, Shares, random};
 use crate::error::{LearnError, Result};
 use crate::names::NameMaker;
 use crate::pairs::{PairMaker, PairSettings};
@@ -162,8 +162,7 @@ pub fn train_rewriter(settings: &TrainSettings, observe: Observer<'_>) -> Result
         prepared.data.clone(),
         prepared.names.clone(),
         settings.seed,
-        training.swapped,
-        training.copies,
+        Shares { swapped: training.swapped, copies: training.copies, faithful: training.faithful },
     );
     let validation = RewriteValidation::new(&prepared.corpus, &prepared.names, settings.seed);
     let sft = SftSettings {

@@ -62,6 +62,8 @@ pub struct RewriterTraining {
     pub swapped: f64,
     /// Share of copying practice.
     pub copies: f64,
+    /// Share of examples whose rewrite is the one nearest the asker's words.
+    pub faithful: f64,
     /// Label smoothing.
     pub smoothing: f64,
     /// Weight of the loss on prompts.
@@ -139,6 +141,7 @@ impl TrainSettings {
                 rows: 32,
                 swapped: 0.75,
                 copies: 0.05,
+                faithful: 0.75,
                 smoothing: 0.05,
                 prompt_weight: 0.15,
                 prompt,

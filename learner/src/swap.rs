@@ -1,5 +1,5 @@
 //! Dialogues and passages with their names found, so that each name can be written as another one everywhere.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use rand::Rng;
 use rand::seq::IndexedRandom as _;
@@ -39,6 +39,17 @@ impl SplitText {
         self.written(mentions, &Names::new())
     }
 
+    /// Pairs of neighbouring characters outside names, without white space.
+    fn word_pairs(&self) -> impl Iterator<Item = [char; 2]> + '_ {
+        let words = self.0.iter().filter_map(|piece| match piece {
+            Piece::Text(words) => Some(words),
+            Piece::Name(_) => None,
+        });
+        words.flat_map(|words| words.chars().zip(words.chars().skip(1))).filter_map(|(first, second)| {
+            (!first.is_whitespace() && !second.is_whitespace()).then_some([first, second])
+        })
+    }
+
     pub fn forms(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Name(form) => Some(*form),
@@ -56,6 +67,8 @@ pub(crate) struct SplitDialogue {
     pub summary: SplitText,
     pub thought: SplitText,
     pub golds: Vec<SplitText>,
+    /// Place in `golds` of the rewrite that keeps most of the asker's own words.
+    pub faithful: usize,
     pub relevant: Vec<Relevance>,
     /// Every form that occurs, in the order of first use; those of the conversation before those of the rewrites.
     pub forms: Vec<usize>,
@@ -75,12 +88,14 @@ impl SplitDialogue {
             summary: split(&dialogue.history_summary),
             thought: split(&dialogue.thought),
             golds: dialogue.gold_rewrites.iter().map(|text| split(text)).collect(),
+            faithful: 0,
             relevant: dialogue.relevant.clone(),
             forms: Vec::new(),
             wanted: Vec::new(),
             copies: false,
         };
         let spoken = this.context_texts().flat_map(SplitText::forms).collect::<Vec<_>>();
+        this.faithful = this.most_faithful();
         let wanted = this.golds.iter().flat_map(SplitText::forms).collect::<Vec<_>>();
         this.copies = wanted.iter().all(|form| spoken.contains(form));
         for form in wanted.iter().copied() {
@@ -94,6 +109,27 @@ impl SplitDialogue {
             }
         }
         this
+    }
+
+    /// The gold that keeps the most of the query's words and brings in the fewest that nobody said, by the harmonic mean
+    /// of the two shares, in pairs of characters outside names; the first of equals.
+    fn most_faithful(&self) -> usize {
+        let said: HashSet<[char; 2]> = self.context_texts().flat_map(SplitText::word_pairs).collect();
+        let asked: HashSet<[char; 2]> = self.query.word_pairs().collect();
+        let share = |part: &HashSet<[char; 2]>, whole: &HashSet<[char; 2]>| match part.len() {
+            0 => 0.0,
+            all => part.intersection(whole).count() as f64 / all as f64,
+        };
+        let mut best = (0, f64::NEG_INFINITY);
+        for (place, gold) in self.golds.iter().enumerate() {
+            let gold: HashSet<[char; 2]> = gold.word_pairs().collect();
+            let (heard, kept) = (share(&gold, &said), share(&asked, &gold));
+            let score = if heard + kept > 0.0 { 2.0 * heard * kept / (heard + kept) } else { 0.0 };
+            if score > best.1 {
+                best = (place, score);
+            }
+        }
+        best.0
     }
 
     fn context_texts(&self) -> impl Iterator<Item = &SplitText> {
