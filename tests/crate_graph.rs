@@ -5,7 +5,7 @@ use std::process::Command;
 
 /// Crate -> the workspace crates it may import. An edge that is not here is a design decision: change
 /// `docs/ARCHITECTURE.md` with it.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("recast-domain", &[]),
     ("recast-experiments", &[]),
     ("recast-config", &["recast-domain"]),
@@ -14,7 +14,18 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("recast-retrieval", &["recast-config", "recast-domain", "recast-experiments", "recast-model"]),
     ("recast-judge", &["recast-config", "recast-domain", "recast-experiments"]),
     ("recast-episodes", &["recast-config", "recast-domain", "recast-experiments"]),
-    ("recast-learner", &["recast-config", "recast-domain", "recast-experiments", "recast-model", "recast-episodes"]),
+    ("recast-policies", &["recast-config", "recast-domain", "recast-experiments"]),
+    (
+        "recast-learner",
+        &[
+            "recast-config",
+            "recast-domain",
+            "recast-experiments",
+            "recast-model",
+            "recast-episodes",
+            "recast-policies",
+        ],
+    ),
     (
         "recast-gateway",
         &[
@@ -25,6 +36,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
             "recast-retrieval",
             "recast-judge",
             "recast-episodes",
+            "recast-policies",
         ],
     ),
     (
@@ -38,6 +50,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
             "recast-retrieval",
             "recast-judge",
             "recast-episodes",
+            "recast-policies",
             "recast-learner",
             "recast-gateway",
         ],
