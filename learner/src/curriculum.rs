@@ -45,6 +45,8 @@ pub struct Shares {
     /// Rewrites that are the one nearest the asker's words; the others are any writer's. A model that learned to keep
     /// words can keep those it never saw; one that learned to replace them replaces those too, by something else.
     pub faithful: f64,
+    /// Questions whose words are replaced by others, in the query and in the rewrite that keeps them.
+    pub reworded: f64,
 }
 
 /// Share of copying practice at the very start, where it makes the copying circuit form sooner.
@@ -58,9 +60,14 @@ impl Curriculum {
     pub fn new(data: Arc<TrainingData>, names: NameMaker, seed: u64, shares: Shares) -> Self {
         let tenants = data.tenants.iter().enumerate();
         let items = tenants.flat_map(|(t, tenant)| (0..tenant.dialogues.len()).map(move |d| (t, d))).collect();
-        let Shares { swapped, copies, faithful } = shares;
-        let (swapped, copies, faithful) = (swapped.clamp(0.0, 1.0), copies.clamp(0.0, 1.0), faithful.clamp(0.0, 1.0));
-        Self { data, names, seed, items, shares: Shares { swapped, copies, faithful } }
+        let share = |share: f64| share.clamp(0.0, 1.0);
+        let shares = Shares {
+            swapped: share(shares.swapped),
+            copies: share(shares.copies),
+            faithful: share(shares.faithful),
+            reworded: share(shares.reworded),
+        };
+        Self { data, names, seed, items, shares }
     }
 
     /// Dialogues of an epoch.
@@ -107,6 +114,15 @@ impl Curriculum {
         } else {
             Names::new()
         };
+        // Words that no vocabulary of questions holds can only be kept by copying them.
+        if !dialogue.kept.is_empty() && rng.random_bool(self.shares.reworded) {
+            let words = self.words(tenant, rng);
+            let query = dialogue.query.reworded(&dialogue.kept, &words);
+            let gold = dialogue.golds[dialogue.faithful].reworded(&dialogue.kept, &words);
+            let dialogue = SplitDialogue { query, ..dialogue.clone() };
+            let conversation = dialogue.conversation(mentions, &names);
+            return Example { tenant, conversation, rewrite: gold.written(mentions, &names) };
+        }
         let mut conversation = dialogue.conversation(mentions, &names);
         // the note is often absent when it counts
         if rng.random_bool(0.3) {
@@ -119,6 +135,18 @@ impl Curriculum {
         };
         let rewrite = gold.map(|gold| gold.written(mentions, &names)).unwrap_or_default();
         Example { tenant, conversation, rewrite }
+    }
+
+    /// Words for a question: a stretch of some passage, or characters without meaning.
+    fn words(&self, tenant: usize, rng: &mut ChaCha8Rng) -> String {
+        let tenant = &self.data.tenants[tenant];
+        let passage = tenant.passages.choose(rng).filter(|_| rng.random_bool(0.7));
+        let Some(passage) = passage else { return self.names.noise(rng) };
+        let text: Vec<char> = passage.text.original(&tenant.mentions).chars().filter(|c| !c.is_control()).collect();
+        let length = rng.random_range(2..=10).min(text.len());
+        let start = rng.random_range(0..=text.len() - length);
+        let words: String = text[start..start + length].iter().collect();
+        if words.trim().is_empty() { self.names.noise(rng) } else { words.trim().to_owned() }
     }
 
     /// Some spans without meaning, and a question that starts like one of them: the answer is that span.
@@ -153,7 +181,7 @@ mod tests {
 
     fn curriculum(swapped: f64, copies: f64) -> Curriculum {
         let data = Corpus { tenants: vec![tenant()] }.training().unwrap();
-        Curriculum::new(Arc::new(data), maker(), 7, Shares { swapped, copies, faithful: 0.0 })
+        Curriculum::new(Arc::new(data), maker(), 7, Shares { swapped, copies, faithful: 0.0, reworded: 0.0 })
     }
 
     #[test]
@@ -179,6 +207,22 @@ mod tests {
             assert!(example.rewrite.starts_with(&example.conversation.query));
             assert!(example.conversation.history.iter().any(|turn| turn.content == example.rewrite));
         }
+    }
+
+    #[test]
+    fn reworded_questions_and_their_rewrites_share_words_that_training_does_not_hold() {
+        let data = Corpus { tenants: vec![tenant()] }.training().unwrap();
+        let shares = Shares { swapped: 0.75, copies: 0.0, faithful: 1.0, reworded: 1.0 };
+        let examples = Curriculum::new(Arc::new(data), maker(), 7, shares).examples(0, 200, 0.5);
+        let usual = ["孕妇能喝吗", "怎么吃", "多少钱"];
+        for example in &examples {
+            let (query, rewrite) = (&example.conversation.query, &example.rewrite);
+            assert!(!usual.contains(&query.as_str()), "{query} is as it was");
+            let words = query.trim_start_matches("第二个").trim();
+            assert!(rewrite.contains(words), "{rewrite} does not keep {words}");
+        }
+        let distinct: std::collections::HashSet<_> = examples.iter().map(|e| &e.conversation.query).collect();
+        assert!(distinct.len() > 100, "{} of 200 are distinct", distinct.len());
     }
 
     #[test]

@@ -162,7 +162,12 @@ pub fn train_rewriter(settings: &TrainSettings, observe: Observer<'_>) -> Result
         prepared.data.clone(),
         prepared.names.clone(),
         settings.seed,
-        Shares { swapped: training.swapped, copies: training.copies, faithful: training.faithful },
+        Shares {
+            swapped: training.swapped,
+            copies: training.copies,
+            faithful: training.faithful,
+            reworded: training.reworded,
+        },
     );
     let validation = RewriteValidation::new(&prepared.corpus, &prepared.names, settings.seed);
     let sft = SftSettings {

@@ -64,6 +64,8 @@ pub struct RewriterTraining {
     pub copies: f64,
     /// Share of examples whose rewrite is the one nearest the asker's words.
     pub faithful: f64,
+    /// Share of examples whose words are replaced by others that only copying can keep.
+    pub reworded: f64,
     /// Label smoothing.
     pub smoothing: f64,
     /// Weight of the loss on prompts.
@@ -142,6 +144,7 @@ impl TrainSettings {
                 swapped: 0.75,
                 copies: 0.05,
                 faithful: 0.75,
+                reworded: 0.35,
                 smoothing: 0.05,
                 prompt_weight: 0.15,
                 prompt,

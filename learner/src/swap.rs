@@ -9,6 +9,9 @@ use crate::corpus::searched_text;
 use crate::mentions::{Mentions, Piece, aspect_of, entity_of};
 use crate::names::NameMaker;
 
+/// Characters that a query and a rewrite must share for their words to count as kept.
+const KEPT: usize = 2;
+
 /// A text cut into names and the words between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SplitText(pub Vec<Piece>);
@@ -37,6 +40,41 @@ impl SplitText {
 
     pub fn original(&self, mentions: &Mentions) -> String {
         self.written(mentions, &Names::new())
+    }
+
+    /// The same text with the words `from` replaced by `to`, where they stand outside names.
+    pub fn reworded(&self, from: &str, to: &str) -> Self {
+        let reword = |piece: &Piece| match piece {
+            Piece::Text(words) => Piece::Text(words.replace(from, to)),
+            Piece::Name(form) => Piece::Name(*form),
+        };
+        Self(self.0.iter().map(reword).collect())
+    }
+
+    /// The longest run of characters outside names that is also in `other`; of at least [`KEPT`], without white space.
+    fn shared(&self, other: &Self) -> String {
+        let words = |text: &Self| -> Vec<Vec<char>> {
+            let runs = text.0.iter().filter_map(|piece| match piece {
+                Piece::Text(words) => Some(words.split_whitespace().map(|run| run.chars().collect::<Vec<char>>())),
+                Piece::Name(_) => None,
+            });
+            runs.flatten().collect()
+        };
+        let theirs = words(other);
+        let mut best: Vec<char> = Vec::new();
+        for run in words(self) {
+            for start in 0..run.len() {
+                // a longer one than the best, or none
+                let mut end = start + best.len().max(KEPT - 1) + 1;
+                while end <= run.len()
+                    && theirs.iter().any(|text| text.windows(end - start).any(|w| *w == run[start..end]))
+                {
+                    best = run[start..end].to_vec();
+                    end += 1;
+                }
+            }
+        }
+        best.into_iter().collect()
     }
 
     /// Pairs of neighbouring characters outside names, without white space.
@@ -69,6 +107,8 @@ pub(crate) struct SplitDialogue {
     pub golds: Vec<SplitText>,
     /// Place in `golds` of the rewrite that keeps most of the asker's own words.
     pub faithful: usize,
+    /// The longest run of words that the query and that rewrite share; empty where they share none.
+    pub kept: String,
     pub relevant: Vec<Relevance>,
     /// Every form that occurs, in the order of first use; those of the conversation before those of the rewrites.
     pub forms: Vec<usize>,
@@ -89,6 +129,7 @@ impl SplitDialogue {
             thought: split(&dialogue.thought),
             golds: dialogue.gold_rewrites.iter().map(|text| split(text)).collect(),
             faithful: 0,
+            kept: String::new(),
             relevant: dialogue.relevant.clone(),
             forms: Vec::new(),
             wanted: Vec::new(),
@@ -96,6 +137,7 @@ impl SplitDialogue {
         };
         let spoken = this.context_texts().flat_map(SplitText::forms).collect::<Vec<_>>();
         this.faithful = this.most_faithful();
+        this.kept = this.golds.get(this.faithful).map(|gold| this.query.shared(gold)).unwrap_or_default();
         let wanted = this.golds.iter().flat_map(SplitText::forms).collect::<Vec<_>>();
         this.copies = wanted.iter().all(|form| spoken.contains(form));
         for form in wanted.iter().copied() {
@@ -274,6 +316,25 @@ pub(crate) mod tests {
         dialogues.push(dialogue("val", "val", &["玫瑰饮验证吗"], "孕妇能喝吗", &["玫瑰饮孕妇能喝吗"], "4-taboo"));
         let profile = toml::from_str("id = \"shop\"\nname = \"shop\"\nsystem_prompt = \"改写查询\"").unwrap();
         TenantData::new(profile, passages, dialogues)
+    }
+
+    #[test]
+    fn the_rewrite_nearest_the_askers_words_is_known() {
+        let mentions = Mentions::of(&[passage("1", "胶原饮", &[], "usage", "")]);
+        let golds = ["胶原饮服用方法", "胶原饮一天喝几回合适", "喝法 胶原饮"];
+        let dialogue = dialogue("d", "train", &["胶原饮好吗"], "那一天喝几回", &golds, "x");
+        let split = SplitDialogue::new(&dialogue, &mentions);
+        assert_eq!((split.faithful, split.kept.as_str()), (1, "一天喝几回"));
+        let other = split.golds[1].reworded(&split.kept, "发不发货");
+        assert_eq!(other.original(&mentions), "胶原饮发不发货合适");
+        assert_eq!(split.query.reworded("胶原", "甲乙").original(&mentions), "那一天喝几回", "names are not words");
+    }
+
+    #[test]
+    fn words_that_are_not_shared_are_not_kept() {
+        let mentions = Mentions::of(&[passage("1", "胶原饮", &[], "usage", "")]);
+        let split = SplitDialogue::new(&dialogue("d", "train", &[], "胶原饮贵吗", &["胶原饮 价格"], "x"), &mentions);
+        assert_eq!(split.kept, "", "a shared name is no shared word");
     }
 
     #[test]
