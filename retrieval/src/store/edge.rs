@@ -32,7 +32,7 @@ const FLUSH_OPERATIONS: u64 = 1000;
 /// Points after which a search leaves the async threads: below, it takes less time than the hand-over is worth.
 const INLINE_POINTS: u64 = 20_000;
 /// Points kept decoded in memory.
-const CACHED_POINTS: u64 = 50_000;
+const DECODED_POINTS: usize = 50_000;
 /// Written points after which the engine is asked whether an index is worth building.
 const OPTIMIZE_POINTS: u64 = 5000;
 const SCROLL_PAGE: usize = 1000;
@@ -50,15 +50,39 @@ pub struct EdgeStore {
     _lock: File,
 }
 
+/// Decoded points by id. A search reads some tens of them, so reading must cost next to nothing: there is no order of use
+/// to keep, and when it is full, half of it goes.
+#[derive(Default)]
+struct Decoded(HashMap<Uuid, Arc<Point>>);
+
+impl Decoded {
+    fn keep(&mut self, points: &[Arc<Point>]) {
+        if self.0.len() + points.len() > DECODED_POINTS {
+            let mut stays = false;
+            self.0.retain(|_, _| {
+                stays = !stays;
+                stays
+            });
+        }
+        self.0.extend(points.iter().map(|point| (point.id, point.clone())));
+    }
+
+    fn forget(&mut self, ids: &[Uuid]) {
+        for id in ids {
+            self.0.remove(id);
+        }
+    }
+}
+
 struct Engine {
     shard: EdgeShard,
     wake: Sender<()>,
     unflushed: AtomicU64,
     written: AtomicU64,
     points: AtomicU64,
-    /// Decoded points. Readers fill it under the read lock, writers clear what they changed under the write lock, so
-    /// that no reader puts back what a writer just replaced.
-    cache: moka::sync::Cache<Uuid, Arc<Point>>,
+    decoded: RwLock<Decoded>,
+    /// Held by writers while they change points and clear them from `decoded`, and by readers while they fill it, so that
+    /// no reader puts back what a writer just replaced.
     gate: RwLock<()>,
 }
 
@@ -100,7 +124,7 @@ impl EdgeStore {
             unflushed: AtomicU64::new(0),
             written: AtomicU64::new(0),
             points: AtomicU64::new(points),
-            cache: moka::sync::Cache::new(CACHED_POINTS),
+            decoded: RwLock::default(),
             gate: RwLock::new(()),
         });
         let (stop, stopped) = channel::<()>();
@@ -171,7 +195,13 @@ impl Drop for EdgeStore {
 }
 
 fn open_shard(path: &Path, spec: &CollectionSpec) -> Result<EdgeShard, OperationError> {
-    let sparse = EdgeSparseVectorParams { memory: Some(Memory::Pinned), ..EdgeSparseVectorParams::default() };
+    // A scan of the whole tenant would look at each passage's payload; through the index only those are looked at that
+    // hold a word of the query.
+    let sparse = EdgeSparseVectorParams {
+        memory: Some(Memory::Pinned),
+        full_scan_threshold: Some(0),
+        ..EdgeSparseVectorParams::default()
+    };
     // One thread means: in the caller's. A hop to a pool costs more than it saves below a million points, and
     // concurrent requests use the cores anyway.
     let mut config =
@@ -290,7 +320,7 @@ impl Engine {
     fn update(&self, operation: UpdateOperation, changed: &[Uuid]) -> Result<(), RetrievalError> {
         let _writing = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         let result = self.shard.update(operation).map_err(store_error);
-        changed.iter().for_each(|id| self.cache.invalidate(id));
+        self.decoded.write().unwrap_or_else(PoisonError::into_inner).forget(changed);
         if self.unflushed.fetch_add(1, Ordering::Relaxed) + 1 >= FLUSH_OPERATIONS {
             let _ = self.wake.send(());
         }
@@ -306,12 +336,15 @@ impl Engine {
     fn fetch(&self, scope: &Scope, ids: &[Uuid]) -> Result<Vec<Arc<Point>>, RetrievalError> {
         let mut found: HashMap<Uuid, Arc<Point>> = HashMap::with_capacity(ids.len());
         let mut missing = Vec::new();
-        for id in ids {
-            match self.cache.get(id) {
-                Some(point) => {
-                    found.insert(*id, point);
+        {
+            let decoded = self.decoded.read().unwrap_or_else(PoisonError::into_inner);
+            for id in ids {
+                match decoded.0.get(id) {
+                    Some(point) => {
+                        found.insert(*id, point.clone());
+                    }
+                    None => missing.push(PointId::Uuid(*id)),
                 }
-                None => missing.push(PointId::Uuid(*id)),
             }
         }
         if !missing.is_empty() {
@@ -321,12 +354,10 @@ impl Engine {
                 with_vector: Some(WithVector::Bool(true)),
                 ..RetrieveRequest::new(missing)
             };
-            for record in self.shard.retrieve(request).map_err(store_error)? {
-                if let Some(point) = decode(record).map(Arc::new) {
-                    self.cache.insert(point.id, point.clone());
-                    found.insert(point.id, point);
-                }
-            }
+            let records = self.shard.retrieve(request).map_err(store_error)?;
+            let points: Vec<Arc<Point>> = records.into_iter().filter_map(decode).map(Arc::new).collect();
+            self.decoded.write().unwrap_or_else(PoisonError::into_inner).keep(&points);
+            found.extend(points.into_iter().map(|point| (point.id, point)));
         }
         Ok(ids.iter().filter_map(|id| found.remove(id)).filter(|point| point.is_in(scope)).collect())
     }
