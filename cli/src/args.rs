@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod arena;
+
+pub use arena::*;
+
 /// A query-rewrite RAG gateway that learns online.
 #[derive(Debug, Parser)]
 #[command(name = "recast", version, about)]
@@ -26,6 +30,8 @@ pub enum Command {
     Episodes(EpisodesArgs),
     /// Measure retrieval for raw queries, rewrites and gold rewrites
     Eval(EvalArgs),
+    /// Plan, run, report and check comparisons of rewriters
+    Experiment(ExperimentArgs),
     /// Fit fusion weights and score calibration on the validation split
     Tune(TuneArgs),
     /// Train the tokenizer, rewriter, embedder and reranker

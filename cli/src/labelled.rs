@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use recast_config::{DeadlineSettings, Settings, TenantProfile};
-use recast_domain::{Dialogue, KbName, Split};
-use recast_episodes::{TenantFolder, load_tenant_folder};
+use recast_domain::{Dialogue, KbName, QueryType, Split};
+use recast_episodes::{TenantFolder, load_dialogues, load_tenant_folder};
 use recast_gateway::Parts;
 use recast_gateway::Pipeline;
 use recast_retrieval::eval::metrics::Grades;
@@ -52,6 +52,43 @@ impl LabelledTenant {
 /// Grades by passage id.
 pub fn grades(dialogue: &Dialogue) -> Grades {
     dialogue.relevant.iter().map(|relevance| (relevance.id.clone(), relevance.grade)).collect()
+}
+
+/// The kind of question, in one word.
+pub fn query_type(dialogue: &Dialogue) -> &'static str {
+    match dialogue.query_type {
+        QueryType::General => "general",
+        QueryType::Technical => "technical",
+        QueryType::Compliance => "compliance",
+    }
+}
+
+/// The gold rewrite that a question is asked in. Writers differ; each question is asked in the words of one of them,
+/// drawn by its id.
+pub fn one_gold(dialogue: &Dialogue) -> &str {
+    let drawn = dialogue.id.bytes().map(usize::from).sum::<usize>() % dialogue.gold_rewrites.len().max(1);
+    dialogue.gold_rewrites.get(drawn).map_or("", String::as_str)
+}
+
+/// Reads the dialogues of one file: those of the tenant whose folder it is in, or else of the tenant that `only` names
+/// below `tenants_dir`.
+pub fn load_file(file: &Path, tenants_dir: &Path, only: Option<&str>) -> anyhow::Result<Vec<LabelledTenant>> {
+    let beside = file.parent().filter(|folder| folder.join("tenant.toml").is_file()).map(Path::to_owned);
+    let folder = beside.or_else(|| only.map(|tenant| tenants_dir.join(tenant))).with_context(|| {
+        format!("{}: no tenant.toml beside it: say whose dialogues these are with --tenant", file.display())
+    })?;
+    let dialogues = load_dialogues(file)?;
+    let mut tenants = load(&folder, only)?;
+    if let [tenant] = tenants.as_mut_slice() {
+        let known: HashSet<&str> = tenant.folder.passages.iter().map(|passage| passage.id.as_str()).collect();
+        let mut labels = dialogues.iter().flat_map(|dialogue| dialogue.relevant.iter().map(move |one| (dialogue, one)));
+        if let Some((dialogue, unknown)) = labels.find(|(_, one)| !known.contains(one.id.as_str())) {
+            let (id, passage, folder) = (&dialogue.id, &unknown.id, folder.display());
+            bail!("{}: dialogue {id}: relevant {passage:?} is no passage of {folder}", file.display());
+        }
+        tenant.folder.dialogues = dialogues;
+    }
+    Ok(tenants)
 }
 
 /// Reads one tenant folder, or every tenant folder below `data`.
@@ -100,13 +137,17 @@ pub async fn open(settings: &Settings, tenants: &[LabelledTenant]) -> anyhow::Re
     let profiles = tenants.iter().map(|tenant| (tenant.profile.id.clone(), Arc::clone(&tenant.profile))).collect();
     parts.pipeline.retriever().set_tenants(&profiles);
     parts.pipeline.retriever().warm_up().await?;
-    let patient = DeadlineSettings {
+    let pipeline = parts.pipeline.with_deadlines(patient());
+    Ok((parts, pipeline))
+}
+
+/// Deadlines of runs that nobody waits for.
+pub fn patient() -> DeadlineSettings {
+    DeadlineSettings {
         request_ms: 120_000,
         rewrite_ms: 60_000,
         remote_rewrite_ms: 60_000,
         retrieval_ms: 30_000,
         rerank_ms: 30_000,
-    };
-    let pipeline = parts.pipeline.with_deadlines(patient);
-    Ok((parts, pipeline))
+    }
 }

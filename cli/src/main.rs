@@ -5,6 +5,7 @@ mod config;
 mod documents;
 mod episodes;
 mod eval;
+mod experiment;
 mod ingest;
 mod keys;
 mod labelled;
@@ -41,6 +42,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Keys(args) => keys::run(&args),
         Command::Episodes(args) => episodes::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Experiment(args) => experiment::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Tenant(args) => tenant::run(&args),

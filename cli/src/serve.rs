@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -32,13 +33,7 @@ async fn serve(effective: Effective) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let gateway = Gateway::open(effective.settings.clone()).await?;
     if effective.settings.tenants.seed {
-        let tenants = gateway.tenants().snapshot();
-        for tenant in tenants.keys() {
-            let file = effective.settings.tenants.dir.join(tenant.as_str()).join("passages.jsonl");
-            if file.is_file() {
-                ingest::into_store(gateway.retriever(), tenant, &KbName::default(), &[file]).await?;
-            }
-        }
+        seed(&gateway, &effective.settings.tenants.dir).await?;
     }
     // Passages that are not prepared yet are prepared when they are first reranked; this only spares early askers the wait.
     let retriever = std::sync::Arc::clone(gateway.retriever());
@@ -61,6 +56,18 @@ async fn serve(effective: Effective) -> anyhow::Result<()> {
     let report = running.shutdown().await?;
     if !report.drained {
         out::error("some requests were broken off: server.drain_seconds was over");
+    }
+    Ok(())
+}
+
+/// Ingests the passages that lie in the tenants' folders; unchanged ones cost nothing.
+pub async fn seed(gateway: &Gateway, dir: &Path) -> anyhow::Result<()> {
+    let tenants = gateway.tenants().snapshot();
+    for tenant in tenants.keys() {
+        let file = dir.join(tenant.as_str()).join("passages.jsonl");
+        if file.is_file() {
+            ingest::into_store(gateway.retriever(), tenant, &KbName::default(), &[file]).await?;
+        }
     }
     Ok(())
 }

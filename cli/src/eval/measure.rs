@@ -2,13 +2,13 @@ use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use recast_config::TenantProfile;
-use recast_domain::{Conversation, Dialogue, QueryType, RewriteSource, Split};
+use recast_domain::{Conversation, Dialogue, RewriteSource, Split};
 use recast_gateway::{Pipeline, QuerySource, RunOptions};
 use recast_retrieval::LegChoice;
 use recast_retrieval::eval::metrics::{self, Grades};
 
 use crate::eval::report::{Question, Report, Rewriting, Run};
-use crate::labelled::{LabelledTenant, grades};
+use crate::labelled::{self, LabelledTenant, grades};
 
 /// How deep rankings are looked at.
 pub const DEPTH: usize = 30;
@@ -53,12 +53,13 @@ async fn question(
     let labels = grades(dialogue);
     let options = RunOptions { query: QuerySource::Rewriter { cache: false }, ..depth_options() };
     let rewritten = pipeline.run(tenant, &conversation, options).await?.trace;
-    // Writers differ; each question is asked in the words of one of them, drawn by its id.
-    let writer = dialogue.id.bytes().map(usize::from).sum::<usize>() % dialogue.gold_rewrites.len();
     let mut runs = Vec::new();
-    for (query, text) in
-        [("raw", &dialogue.query), ("rewrite", &rewritten.rewrite.text), ("gold", &dialogue.gold_rewrites[writer])]
-    {
+    let queries = [
+        ("raw", dialogue.query.as_str()),
+        ("rewrite", &rewritten.rewrite.text),
+        ("gold", labelled::one_gold(dialogue)),
+    ];
+    for (query, text) in queries {
         runs.extend(searches(pipeline, tenant, &conversation, query, text, &labels).await?);
     }
     let same = |gold: &String| squeeze(gold) == squeeze(&rewritten.rewrite.text);
@@ -69,15 +70,10 @@ async fn question(
         unseen_name: unseen,
         rewrite_us: rewritten.timings.rewrite_us,
     };
-    let query_type = match dialogue.query_type {
-        QueryType::General => "general",
-        QueryType::Technical => "technical",
-        QueryType::Compliance => "compliance",
-    };
     Ok(Question {
         id: dialogue.id.clone(),
         tenant: tenant.id.to_string(),
-        query_type: query_type.to_owned(),
+        query_type: labelled::query_type(dialogue).to_owned(),
         rewriting: Some(rewriting),
         runs,
     })

@@ -1,0 +1,4 @@
+//! `recast demo`.
+
+mod replay;
+mod service;

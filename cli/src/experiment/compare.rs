@@ -1,0 +1,104 @@
+//! `recast experiment compare`: two rewriters over the same labelled questions, through the one pipeline.
+
+use anyhow::{Context, bail};
+use indicatif::ProgressBar;
+use recast_config::{Settings, TenantProfile};
+use recast_domain::{Dialogue, Split};
+use recast_gateway::Run;
+use tokio::runtime::Runtime;
+
+use super::arm::{Arm, nobody};
+use super::labels::{self, Labelled};
+use crate::args::CompareArgs;
+use crate::labelled::{self, LabelledTenant};
+use crate::{config, out};
+
+/// `recast experiment compare`
+pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
+    let settings = config::effective(&args.settings)?.settings;
+    let tenants = tenants(args, &settings)?;
+    let split = Split::from(args.split);
+    if tenants.iter().all(|tenant| tenant.split(split, args.limit).next().is_none()) {
+        bail!("no dialogue is in the split {split:?}: choose another with --split, or raise --limit");
+    }
+    let runtime = Runtime::new()?;
+    let (names, compared) = runtime.block_on(async {
+        let arms = open(args, &settings, &tenants).await?;
+        let names = [arms[0].name.clone(), arms[1].name.clone()];
+        anyhow::Ok((names, measure(&arms, &tenants, split, args.limit).await))
+    })?;
+    out::line(&labels_text(&names, &compared));
+    Ok(())
+}
+
+fn labels_text(names: &[String; 2], compared: &[Compared]) -> String {
+    let labelled = |arm: usize| {
+        let answered = compared.iter().filter(|one| one.runs.iter().all(Result::is_ok));
+        answered.filter_map(|one| one.labels(arm)).collect::<Vec<_>>()
+    };
+    labels::table(&[(names[0].as_str(), labelled(0)), (names[1].as_str(), labelled(1))])
+}
+
+async fn open(args: &CompareArgs, settings: &Settings, tenants: &[LabelledTenant]) -> anyhow::Result<[Arm; 2]> {
+    let key = args.api_key_env.as_deref().map(config::secret).transpose()?;
+    // Each arm brings its own rewriter; the shared rooms need none.
+    let shared = Settings { rewriter: nobody(&settings.rewriter), ..settings.clone() };
+    let (parts, _) = labelled::open(&shared, tenants).await?;
+    let retriever = parts.pipeline.retriever();
+    let arm = async |name| Arm::open(name, &settings.rewriter, key.clone(), retriever, labelled::patient()).await;
+    Ok([arm(&args.a).await.context("--a")?, arm(&args.b).await.context("--b")?])
+}
+
+/// One question, answered by both arms.
+pub struct Compared<'a> {
+    /// Whose question it is.
+    pub tenant: &'a TenantProfile,
+    /// The question with its labels.
+    pub dialogue: &'a Dialogue,
+    /// What the first and the second arm did, or why one has no answer.
+    pub runs: [Result<Run, String>; 2],
+}
+
+impl Compared<'_> {
+    /// The metrics of one arm's ranking, where it answered.
+    pub fn labels(&self, arm: usize) -> Option<Labelled> {
+        let run = self.runs.get(arm)?.as_ref().ok()?;
+        let ids: Vec<&str> = run.trace.hits.iter().map(|hit| hit.passage.id.as_str()).collect();
+        Some(Labelled::of(&ids, &labelled::grades(self.dialogue)))
+    }
+}
+
+/// Asks both arms every question of a split, one after the other: the two never compute at the same time, so that
+/// their latencies can be compared.
+pub async fn measure<'a>(
+    arms: &[Arm; 2],
+    tenants: &'a [LabelledTenant],
+    split: Split,
+    limit: Option<usize>,
+) -> Vec<Compared<'a>> {
+    let total: usize = tenants.iter().map(|tenant| tenant.split(split, limit).count()).sum();
+    let progress = ProgressBar::new(total as u64);
+    let mut compared = Vec::with_capacity(total);
+    for tenant in tenants {
+        for (index, dialogue) in tenant.split(split, limit).enumerate() {
+            // Who goes first alternates, so that neither arm always finds the caches warm.
+            let first = index % 2;
+            let early = arms[first].answer(&tenant.profile, dialogue).await;
+            let late = arms[1 - first].answer(&tenant.profile, dialogue).await;
+            let runs = if first == 0 { [early, late] } else { [late, early] };
+            compared.push(Compared { tenant: &tenant.profile, dialogue, runs });
+            progress.inc(1);
+        }
+    }
+    progress.finish_and_clear();
+    compared
+}
+
+fn tenants(args: &CompareArgs, settings: &Settings) -> anyhow::Result<Vec<LabelledTenant>> {
+    let data = args.file.as_ref().or(args.data.as_ref()).unwrap_or(&settings.tenants.dir);
+    if data.is_file() {
+        labelled::load_file(data, &settings.tenants.dir, args.tenant.as_deref())
+    } else {
+        labelled::load(data, args.tenant.as_deref())
+    }
+}
