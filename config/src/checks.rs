@@ -1,5 +1,5 @@
 use crate::layers::Problem;
-use crate::{EmbedderKind, RerankerKind, RewriterKind, Settings, StoreKind};
+use crate::{EmbedderKind, JudgeKind, RerankerKind, RewriterKind, Settings, StoreKind};
 
 /// Values that have the right type but make no sense, alone or together.
 pub(crate) fn problems(settings: &Settings) -> Vec<Problem> {
@@ -99,6 +99,26 @@ pub(crate) fn problems(settings: &Settings) -> Vec<Problem> {
 
     check(settings.episodes.batch_max > 0, "episodes.batch_max", "must be at least 1");
     check(settings.episodes.max_bytes >= 1 << 20, "episodes.max_bytes", "must be at least 1048576");
+
+    let judge = &settings.judge;
+    let asks = judge.kind == JudgeKind::Openai;
+    check(!asks || is_http(&judge.url), "judge.url", "must start with http:// or https:// when judge.kind is openai");
+    check(!asks || !judge.model.is_empty(), "judge.model", "is empty, and judge.kind is openai: name the model");
+    check((0.0..=1.0).contains(&judge.sample_rate), "judge.sample_rate", "must be between 0 and 1");
+    check((0.0..=1.0).contains(&judge.canary_rate), "judge.canary_rate", "must be between 0 and 1");
+    check(judge.in_flight > 0, "judge.in_flight", "must be at least 1");
+    check(judge.rpm > 0, "judge.rpm", "must be at least 1");
+    check(judge.tpm > 0, "judge.tpm", "must be at least 1");
+    for (key, amount) in [
+        ("judge.daily_cost", judge.daily_cost),
+        ("judge.price_in", judge.price_in),
+        ("judge.price_out", judge.price_out),
+    ] {
+        check(amount.is_finite() && amount >= 0.0, key, "must be 0 or more");
+    }
+    check(judge.reply_tokens > 0, "judge.reply_tokens", "must be at least 1");
+    check(judge.timeout_ms > 0, "judge.timeout_ms", "must be at least 1");
+    check(judge.group_ms > 0, "judge.group_ms", "must be at least 1");
     found
 }
 

@@ -15,8 +15,8 @@ pub const PROFILES: [(&str, &str); 2] =
     [("demo", include_str!("../profiles/demo.toml")), ("production", include_str!("../profiles/production.toml"))];
 
 const ENV_PREFIX: &str = "RECAST__";
-const SECRETS: [&str; 4] =
-    ["rewriter.remote.api_key", "retrieval.qdrant.api_key", "embedder.api_key", "reranker.api_key"];
+const SECRETS: [&str; 5] =
+    ["rewriter.remote.api_key", "retrieval.qdrant.api_key", "embedder.api_key", "reranker.api_key", "judge.api_key"];
 
 /// One thing wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -349,8 +349,10 @@ mod tests {
 
     #[test]
     fn secrets_never_print() {
-        let effective = load_text("[embedder]\napi_key = \"canary-secret\"\n", &[]).unwrap();
-        assert!(!effective.display().contains("canary-secret"));
-        assert!(!format!("{:?}", effective.settings).contains("canary-secret"));
+        for section in ["embedder", "judge"] {
+            let effective = load_text(&format!("[{section}]\napi_key = \"canary-secret\"\n"), &[]).unwrap();
+            assert!(!effective.display().contains("canary-secret"), "{section}");
+            assert!(!format!("{:?}", effective.settings).contains("canary-secret"), "{section}");
+        }
     }
 }

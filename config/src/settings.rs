@@ -22,6 +22,7 @@ pub struct Settings {
     pub reranker: RerankerSettings,
     pub onnxruntime: OnnxSettings,
     pub episodes: EpisodeSettings,
+    pub judge: JudgeSettings,
     pub telemetry: TelemetrySettings,
 }
 
@@ -182,6 +183,31 @@ section!(
     }
 );
 section!(
+    /// Who scores rewrites for the reward, and what that may cost.
+    JudgeSettings {
+        kind: JudgeKind,
+        provider: JudgeProvider,
+        url: String,
+        model: String,
+        api_key: SecretString,
+        mode: JudgeMode,
+        language: JudgeLanguage,
+        sample_rate: f64,
+        canary_rate: f64,
+        in_flight: usize,
+        rpm: u32,
+        tpm: u32,
+        daily_cost: f64,
+        price_in: f64,
+        price_out: f64,
+        reply_tokens: u32,
+        timeout_ms: u64,
+        group_ms: u64,
+        cache_entries: u64,
+        cache_seconds: u64,
+    }
+);
+section!(
     /// Logs and traces.
     TelemetrySettings { log: String, log_format: LogFormat, otlp_endpoint: String }
 );
@@ -253,6 +279,50 @@ choice!(
         Http,
         /// Nobody: the fused order stands.
         None,
+    }
+);
+choice!(
+    /// Who scores rewrites.
+    JudgeKind {
+        /// Nobody: episodes stay without a verdict.
+        Off,
+        /// Rules, in process; deterministic.
+        Heuristic,
+        /// A service with the chat route of OpenAI.
+        Openai,
+    }
+);
+choice!(
+    /// Which parameters the judge's service understands.
+    JudgeProvider {
+        /// GPT-5 and other reasoning models of OpenAI: no temperature, `max_completion_tokens`.
+        Gpt5,
+        /// Other models of OpenAI.
+        Openai,
+        /// DeepSeek: `json_object` only.
+        Deepseek,
+        /// vLLM.
+        Vllm,
+        /// llama.cpp, Ollama and other local servers.
+        Local,
+    }
+);
+choice!(
+    /// What the judge is asked at once.
+    JudgeMode {
+        /// One rewrite.
+        Rubric,
+        /// All rewrites of a question and the baseline's, in two orders.
+        Listwise,
+    }
+);
+choice!(
+    /// The language of the judge's instructions.
+    JudgeLanguage {
+        /// Chinese.
+        Zh,
+        /// English.
+        En,
     }
 );
 choice!(
