@@ -9,7 +9,6 @@ use crate::error::{PolicyError, Result};
 
 /// A point at which a crash must leave nothing half visible. Tests stop or kill the writer there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(not(test), expect(dead_code, reason = "only tests look at which step it is"))]
 pub(crate) enum Step {
     /// The temporary folder of a policy exists and is empty.
     FolderMade,
@@ -42,6 +41,14 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
         file.sync_all()
     };
     write().map_err(PolicyError::io(path))
+}
+
+/// Puts `bytes` where a file is, or is not yet: readers see the old content or the new one.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let beside = path.with_extension("new");
+    write_synced(&beside, bytes)?;
+    fs::rename(&beside, path).map_err(PolicyError::io(path))?;
+    path.parent().map_or(Ok(()), sync_folder)
 }
 
 /// Waits until the names in a folder are on the disk.
