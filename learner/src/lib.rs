@@ -33,7 +33,9 @@ pub use lexical::LexicalIndex;
 pub use mentions::{Form, Mentions, Piece};
 pub use names::NameMaker;
 pub use pairs::{PairMaker, PairSettings, RankingBatch};
-pub use recipe::{Observer, TrainReport, train_embedder, train_reranker, train_rewriter, train_tokenizer};
+pub use recipe::{
+    Observer, TrainReport, train_embedder, train_reranker, train_rewriter, train_teacher, train_tokenizer,
+};
 pub use rerank::{LateObjective, late_interaction_scores};
 pub use settings::{EncoderTraining, RewriterTraining, Shape, TrainSettings};
 pub use sft::{SftObjective, SftSettings};

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::Rng as _;
 use recast_model::{
     Encoder, EncoderSettings, Lora, LoraConfig, Manifest, ModelFolder, ModelKind, ModelTokenizer, PROJECTION,
@@ -132,7 +132,23 @@ impl Prepared {
 /// # Errors
 /// Where the data, the disk or a checkpoint are at fault, or the loss is no number.
 pub fn train_rewriter(settings: &TrainSettings, observe: Observer<'_>) -> Result<TrainReport> {
-    let training = &settings.rewriter;
+    rewriter("rewriter", &settings.rewriter, settings, observe)
+}
+
+/// Trains the teacher into `out/teacher`: a larger rewriter, slower and better, by the same recipe.
+///
+/// # Errors
+/// As [`train_rewriter`].
+pub fn train_teacher(settings: &TrainSettings, observe: Observer<'_>) -> Result<TrainReport> {
+    rewriter("teacher", &settings.teacher, settings, observe)
+}
+
+fn rewriter(
+    name: &'static str,
+    training: &RewriterTraining,
+    settings: &TrainSettings,
+    observe: Observer<'_>,
+) -> Result<TrainReport> {
     let prepared = prepare(settings, training.base.as_deref())?;
     let device = Device::Cpu;
     let (config, weights, prompt) = match &training.base {
@@ -179,7 +195,7 @@ pub fn train_rewriter(settings: &TrainSettings, observe: Observer<'_>) -> Result
     };
     let objective = SftObjective::new(model, renderer.clone(), curriculum, validation, sft);
     let fingerprint = prepared.fingerprint(settings.seed, &RewriterTraining { minutes: 0.0, ..training.clone() });
-    let run = Run { name: "rewriter", minutes: training.minutes, learning_rate: training.learning_rate, fingerprint };
+    let run = Run { name, minutes: training.minutes, learning_rate: training.learning_rate, fingerprint };
     let outcome = run.go(&objective, settings, observe)?;
     let model = objective.model();
     let mut figures = objective.validation().full(model, &renderer)?.figures();
@@ -189,8 +205,14 @@ pub fn train_rewriter(settings: &TrainSettings, observe: Observer<'_>) -> Result
     let samples = objective.validation().samples(24, model, &renderer)?;
     let manifest = run.manifest(ModelKind::Rewriter, settings, &outcome, prompt, None);
     let dir = settings.out.join(run.name);
-    let folder = ModelFolder::save(&dir, &manifest, &config, model.weights(), &prepared.tokenizer, adapter.as_ref())?;
+    let weights = if training.half { halved(model.weights())? } else { model.weights().clone() };
+    let folder = ModelFolder::save(&dir, &manifest, &config, &weights, &prepared.tokenizer, adapter.as_ref())?;
     run.finish(&folder, settings, outcome, figures, samples)
+}
+
+/// The weights in 16 bits: half the size on disk, and a change far below what a step of training makes.
+fn halved(weights: &Weights) -> Result<Weights> {
+    weights.iter().map(|(name, weight)| Ok((name.clone(), weight.to_dtype(DType::F16)?))).collect()
 }
 
 /// Trains the embedder into `out/embedder`.

@@ -24,6 +24,8 @@ pub struct TrainSettings {
     pub vocabulary: VocabularySettings,
     /// The rewriter.
     pub rewriter: RewriterTraining,
+    /// The larger rewriter that the small one is compared with.
+    pub teacher: RewriterTraining,
     /// The embedder.
     pub embedder: EncoderTraining,
     /// The reranker.
@@ -76,6 +78,8 @@ pub struct RewriterTraining {
     pub base: Option<PathBuf>,
     /// Rank and alpha of an adapter to train beside the frozen base; without it all weights are trained.
     pub lora: Option<(usize, f64)>,
+    /// Whether the weights are written in 16 bits.
+    pub half: bool,
 }
 
 /// The training of an encoder: embedder or reranker.
@@ -127,6 +131,22 @@ impl TrainSettings {
             scale: 20.0,
             base: None,
         };
+        let rewriter = RewriterTraining {
+            shape: Shape { hidden: 160, intermediate: 480, layers: 4, heads: 5, key_heads: 5, head_dim: 32 },
+            minutes: 20.0,
+            learning_rate: 2e-3,
+            rows: 32,
+            swapped: 0.75,
+            copies: 0.05,
+            faithful: 0.9,
+            reworded: 0.35,
+            smoothing: 0.05,
+            prompt_weight: 0.15,
+            prompt,
+            base: None,
+            lora: None,
+            half: false,
+        };
         Self {
             data: data.to_owned(),
             out: out.to_owned(),
@@ -136,21 +156,14 @@ impl TrainSettings {
             resume: false,
             workers,
             vocabulary: VocabularySettings::default(),
-            rewriter: RewriterTraining {
-                shape,
-                minutes: 20.0,
-                learning_rate: 2e-3,
-                rows: 32,
-                swapped: 0.75,
-                copies: 0.05,
-                faithful: 0.75,
-                reworded: 0.35,
-                smoothing: 0.05,
-                prompt_weight: 0.15,
-                prompt,
-                base: None,
-                lora: None,
+            teacher: RewriterTraining {
+                shape: Shape { hidden: 288, intermediate: 864, layers: 6, heads: 9, key_heads: 9, head_dim: 32 },
+                minutes: 60.0,
+                learning_rate: 1.2e-3,
+                half: true,
+                ..rewriter.clone()
             },
+            rewriter,
             reranker: EncoderTraining {
                 shape: Shape { layers: 2, ..shape },
                 dimension: 64,

@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Qwen3Config;
@@ -137,7 +137,10 @@ impl ModelFolder {
         let json = |name: &str, value: &serde_json::Value| {
             write_atomically(&fresh.join(name), format!("{value:#}\n").as_bytes())
         };
-        json(CONFIG, &config.to_json())?;
+        let mut described = config.to_json();
+        let half = weights.values().any(|weight| weight.dtype() == DType::F16);
+        described["torch_dtype"] = if half { "float16" } else { "float32" }.into();
+        json(CONFIG, &described)?;
         let ends = serde_json::json!({"eos_token_id": config.eos_token_id, "pad_token_id": config.pad_token_id});
         json(GENERATION_CONFIG, &ends)?;
         write_safetensors(&fresh.join(WEIGHTS), weights)?;
@@ -347,6 +350,22 @@ mod tests {
         assert_ne!(second.identity(), first.identity());
         let left: Vec<_> = std::fs::read_dir(root.path().join("models")).unwrap().collect();
         assert_eq!(left.len(), 1, "no temporary folder stays");
+    }
+
+    #[test]
+    fn weights_of_16_bits_are_read_as_numbers_of_32() {
+        let root = tempfile::tempdir().unwrap();
+        let first = tiny(&root.path().join("a"), 1).unwrap();
+        let weights = first.weights(&Device::Cpu).unwrap();
+        let half = weights.iter().map(|(name, w)| (name.clone(), w.to_dtype(DType::F16).unwrap())).collect();
+        let tokenizer = first.tokenizer();
+        let dir = root.path().join("b");
+        let second = ModelFolder::save(&dir, first.manifest(), first.config(), &half, &tokenizer, None).unwrap();
+        assert!(std::fs::read_to_string(dir.join(CONFIG)).unwrap().contains("\"float16\""));
+        for (name, read) in second.weights(&Device::Cpu).unwrap() {
+            let error = (read - &weights[&name]).unwrap().abs().unwrap().max_all().unwrap();
+            assert!(error.to_scalar::<f32>().unwrap() < 1e-3, "{name}");
+        }
     }
 
     #[test]
