@@ -289,7 +289,9 @@ pub enum TrainWhat {
     Embedder,
     /// The late-interaction reranker
     Reranker,
-    /// All of them, in this order
+    /// The larger rewriter that the small one is compared with
+    Teacher,
+    /// All of them but the teacher, in this order
     All,
 }
 

@@ -3,7 +3,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use recast_learner::{
-    Observer, TrainReport, TrainSettings, train_embedder, train_reranker, train_rewriter, train_tokenizer,
+    Observer, TrainReport, TrainSettings, train_embedder, train_reranker, train_rewriter, train_teacher,
+    train_tokenizer,
 };
 
 use crate::args::{TrainArgs, TrainWhat};
@@ -14,14 +15,16 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 type Training = fn(&TrainSettings, Observer<'_>) -> recast_learner::Result<TrainReport>;
 
-/// `recast train tokenizer|sft|embedder|reranker|all`
+/// `recast train tokenizer|sft|embedder|reranker|teacher|all`
 pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let mut settings = TrainSettings::new(&args.data, &args.out, args.seed);
     settings.minutes = args.minutes;
     settings.resume = args.resume;
     settings.rewriter.base.clone_from(&args.base);
+    settings.teacher.base.clone_from(&args.base);
     if let Some(rate) = args.learning_rate {
         settings.rewriter.learning_rate = rate;
+        settings.teacher.learning_rate = rate;
     }
     let all = args.what == TrainWhat::All;
     // A new vocabulary makes the checkpoints of an interrupted run worthless, so `--resume` keeps the one that is there.
@@ -30,13 +33,15 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         let tokenizer = train_tokenizer(&settings)?;
         out::error(&format!("tokenizer: {} entries", tokenizer.vocab_size()));
     }
-    let trainings: [(TrainWhat, &str, Training); 3] = [
+    let trainings: [(TrainWhat, &str, Training); 4] = [
         (TrainWhat::Sft, "rewriter", train_rewriter),
         (TrainWhat::Embedder, "embedder", train_embedder),
         (TrainWhat::Reranker, "reranker", train_reranker),
+        (TrainWhat::Teacher, "teacher", train_teacher),
     ];
     for (what, name, train) in trainings {
-        if all || args.what == what {
+        // the teacher takes as long as the others together, and nothing needs it but the arena
+        if args.what == what || (all && what != TrainWhat::Teacher) {
             let report = watched(name, &settings, train)?;
             out::line(&serde_json::to_string_pretty(&report)?);
         }
