@@ -12,6 +12,7 @@ mod labelled;
 mod maintenance;
 mod out;
 mod serve;
+mod stop;
 mod tenant;
 mod train;
 mod tune;

@@ -8,9 +8,9 @@ use recast_gateway::Gateway;
 use recast_gateway::Scope;
 use recast_gateway::init_telemetry;
 use secrecy::ExposeSecret;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::ServeArgs;
+use crate::stop::Stop;
 use crate::{config, ingest, out};
 
 /// How long a key that was minted at start works.
@@ -30,7 +30,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(effective: Effective) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stop = Stop::listen(false)?;
     let gateway = Gateway::open(effective.settings.clone()).await?;
     if effective.settings.tenants.seed {
         seed(&gateway, &effective.settings.tenants.dir).await?;
@@ -49,10 +49,7 @@ async fn serve(effective: Effective) -> anyhow::Result<()> {
     if let Some((tenant, key)) = asker {
         out::line(&hint(&running.address().to_string(), &tenant, &key));
     }
-    tokio::select! {
-        _ = terminate.recv() => {}
-        interrupt = tokio::signal::ctrl_c() => interrupt.context("waiting for Ctrl-C")?,
-    }
+    stop.asked().await?;
     let report = running.shutdown().await?;
     if !report.drained {
         out::error("some requests were broken off: server.drain_seconds was over");
