@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
 use crate::error::EpisodeError;
-use crate::schema::{WriterLock, beside, count, open_reader, open_writer};
+use crate::schema::{WriterLock, beside, count, open_any, open_writer};
 
 /// What a backup or a restore copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub struct BackupReport {
     pub episodes: u64,
 }
 
-/// Copies the store at `store` to the new file `to`, as it is at one instant. A gateway may go on writing: its WAL
-/// grows meanwhile, nobody waits.
+/// Copies the store at `store` to the new file `to`, as it is at one instant, with everything that hangs on episodes. A
+/// gateway may go on writing: its WAL grows meanwhile, nobody waits. A store of an older version is copied as it is.
 ///
 /// # Errors
 /// When `to` exists, the store cannot be read, or the copy fails its integrity check (then no file is left).
@@ -27,16 +27,17 @@ pub fn backup(store: &Path, to: &Path) -> Result<BackupReport, EpisodeError> {
     if to.exists() {
         return Err(EpisodeError::Exists { path: to.to_owned() });
     }
-    copy(&open_reader(store)?, store, to, || Ok(()))
+    copy(&open_any(store)?.0, store, to, || Ok(()))
 }
 
-/// Puts the backup `from` in the place of the store at `store`.
+/// Puts the backup `from` in the place of the store at `store`. A backup of an older version comes back as it is; the
+/// gateway brings it up to date when it starts.
 ///
 /// # Errors
 /// When `from` is no sound store, a process writes to `store`, or `store` exists and `overwrite` is false. Whatever
 /// was there stays until the verified copy takes its place.
 pub fn restore(from: &Path, store: &Path, overwrite: bool) -> Result<BackupReport, EpisodeError> {
-    let source = open_reader(from)?;
+    let (source, _) = open_any(from)?;
     verify(&source, from)?;
     if let Some(dir) = store.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         std::fs::create_dir_all(dir).map_err(EpisodeError::io(dir))?;

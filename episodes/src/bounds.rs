@@ -90,14 +90,12 @@ mod tests {
     use recast_config::Durability;
 
     use super::*;
-    use crate::record::encode;
-    use crate::testing::{episode, settings};
-    use crate::writer::insert;
+    use crate::testing::{episode, insert, settings};
 
     fn filled(dir: &tempfile::TempDir, days: i64) -> Connection {
         let mut connection = crate::schema::open_writer(&dir.path().join("e.db"), Durability::Group).unwrap();
-        let rows: Vec<_> = (0..days).map(|day| encode(&episode("a", day * DAY_MS)).unwrap()).collect();
-        insert(&mut connection, rows.iter()).unwrap();
+        let episodes: Vec<_> = (0..days).map(|day| episode("a", day * DAY_MS)).collect();
+        insert(&mut connection, &episodes);
         connection
     }
 

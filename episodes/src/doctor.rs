@@ -108,6 +108,7 @@ mod tests {
 
     use super::*;
     use crate::EpisodeStore;
+    use crate::schema::SCHEMA_VERSION;
     use crate::testing::{episode, settings};
 
     #[tokio::test]
@@ -121,7 +122,7 @@ mod tests {
         }
         let report = doctor(&path, &settings);
         assert_eq!((report.episodes, report.oldest_ms, report.newest_ms), (3, Some(5), Some(9)));
-        assert_eq!((report.schema_version, report.writer_running), (Some(1), true));
+        assert_eq!((report.schema_version, report.writer_running), (Some(SCHEMA_VERSION), true));
         assert!(report.wal_bytes > 0 && report.free_bytes.is_some());
         assert_eq!(report.findings, []);
         store.close().await;

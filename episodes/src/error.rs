@@ -45,20 +45,20 @@ impl From<&rusqlite::Error> for NotStored {
 /// Everything that can go wrong with the episode store.
 #[derive(Debug, thiserror::Error)]
 pub enum EpisodeError {
-    /// The episode did not reach the disk.
-    #[error("episode not stored: {0}")]
+    /// The episode, or what belongs to one, did not reach the disk.
+    #[error("not stored: {0}")]
     NotStored(NotStored),
-    /// The episode holds something that could not be read back.
-    #[error("episode not stored: {0}")]
+    /// It holds something that could not be read back, or that contradicts itself.
+    #[error("not stored: {0}")]
     Invalid(String),
-    /// More episodes wait than the queue holds.
-    #[error("episode not stored: {queued} episodes wait for the disk already")]
+    /// More wait than the queue holds.
+    #[error("not stored: {queued} episodes wait for the disk already")]
     QueueFull {
         /// Length of the queue.
         queued: usize,
     },
-    /// The commit did not come in time; the episode may still be stored later.
-    #[error("episode not acknowledged: its commit took longer than {patience_ms} ms")]
+    /// The commit did not come in time; it may still be stored later.
+    #[error("not acknowledged: its commit took longer than {patience_ms} ms")]
     Slow {
         /// How long was waited.
         patience_ms: u64,
@@ -104,6 +104,16 @@ pub enum EpisodeError {
         /// What was found.
         message: String,
     },
+    /// Somebody else changed the experiment meanwhile; 0 stands for "there is none".
+    #[error("experiment {id:?} is at version {found}, not {expected}: read it again, then change that version")]
+    VersionConflict {
+        /// Which experiment.
+        id: String,
+        /// The version that the change was made for.
+        expected: u32,
+        /// The version in the store.
+        found: u32,
+    },
     /// The tenant has no such episode.
     #[error("episode {0} does not exist")]
     NotFound(EpisodeId),
@@ -143,7 +153,9 @@ impl EpisodeError {
             Self::QueueFull { .. } => ErrorKind::Overloaded,
             Self::Slow { .. } => ErrorKind::Timeout,
             Self::Missing { .. } | Self::NotFound(_) => ErrorKind::NotFound,
-            Self::InUse { .. } | Self::Exists { .. } | Self::Schema { .. } => ErrorKind::Conflict,
+            Self::InUse { .. } | Self::Exists { .. } | Self::Schema { .. } | Self::VersionConflict { .. } => {
+                ErrorKind::Conflict
+            }
             Self::Damaged { .. } | Self::Unreadable { .. } => ErrorKind::Internal,
         }
     }

@@ -4,6 +4,9 @@
 //! makes batches grow and an idle store pays for one commit. Any number of processes read ([`EpisodeReader`]) beside
 //! it. Every read asks for a tenant: there is no call that could return another tenant's episode.
 //!
+//! What hangs on an episode lies beside it and goes with it: the shadow runs it was sampled for, feedback, verdicts and
+//! rewards. Definitions of experiments lie here too, as texts with versions. All of it goes through the one writer.
+//!
 //! What a crash may take: in strict mode nothing that was acknowledged, power loss included; in group mode the last
 //! 20 ms when the process dies, and what the system had not yet written back when the power goes.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
@@ -11,12 +14,20 @@
 mod backup;
 mod bounds;
 mod dataset;
+mod definitions;
 mod doctor;
 mod error;
+mod feedback;
+mod ledger;
+mod migrations;
+mod pairs;
 mod reader;
 mod record;
+mod scan;
 mod schema;
+mod scores;
 mod store;
+mod write;
 mod writer;
 
 #[cfg(test)]
@@ -28,7 +39,13 @@ mod testing;
 
 pub use backup::{BackupReport, backup, restore};
 pub use dataset::{DatasetError, DatasetProblem, TenantFolder, load_dialogues, load_passages, load_tenant_folder};
+pub use definitions::{ExperimentChange, ExperimentRecord};
 pub use doctor::{DoctorReport, Finding, doctor};
 pub use error::{EpisodeError, NotStored};
+pub use feedback::{ArmFeedback, FeedbackStored};
+pub use ledger::ShadowEnd;
+pub use pairs::{Accounting, ArmCount, RunCursor};
 pub use reader::{EpisodeFilter, EpisodeReader, LIST_MAX};
+pub use scan::ScanRange;
+pub use scores::{PutCounts, RewardRecord, Side, VerdictRecord};
 pub use store::{EpisodeStore, StoreHealth};

@@ -84,7 +84,11 @@ impl EpisodeReader {
         rows.into_iter().map(Stored::episode).collect()
     }
 
-    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, EpisodeError> {
+    /// Reads with a connection of its own, which is kept for the next read.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, EpisodeError> {
         let lock = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = lock().pop();
         let connection = match kept {
@@ -102,26 +106,33 @@ impl EpisodeReader {
 }
 
 /// An episode as it lies in the store.
-struct Stored {
-    id: [u8; 16],
-    record_version: u32,
-    body: String,
+pub(crate) struct Stored {
+    pub id: [u8; 16],
+    pub record_version: u32,
+    pub body: String,
 }
 
-fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
+/// The first three columns: id, version of the record, body.
+pub(crate) fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
     Ok(Stored { id: row.get(0)?, record_version: row.get(1)?, body: row.get(2)? })
 }
 
 impl Stored {
-    fn episode(self) -> Result<Episode, EpisodeError> {
-        decode(self.record_version, &self.body).map_err(|message| EpisodeError::Unreadable {
-            id: self.id.iter().map(|byte| format!("{byte:02x}")).collect(),
-            message,
-        })
+    /// # Errors
+    /// When it cannot be understood.
+    pub(crate) fn episode(self) -> Result<Episode, EpisodeError> {
+        decode(self.record_version, &self.body)
+            .map_err(|message| EpisodeError::Unreadable { id: hex(&self.id), message })
     }
 }
 
-type Values = Vec<(&'static str, Box<dyn ToSql>)>;
+/// An id as an error names it, where it may not even be one.
+pub(crate) fn hex(id: &[u8; 16]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Values to bind, by name.
+pub(crate) type Values = Vec<(&'static str, Box<dyn ToSql>)>;
 
 /// The statement is put together from fixed parts; whatever a caller gives is bound.
 fn query(filter: &EpisodeFilter) -> (String, Values) {
@@ -158,16 +169,13 @@ mod tests {
     use recast_config::Durability;
 
     use super::*;
-    use crate::record::encode;
-    use crate::testing::{degraded, episode};
-    use crate::writer::insert;
+    use crate::testing::{degraded, episode, insert};
 
     /// A store that holds `episodes`, and a reader of it.
     fn store(dir: &tempfile::TempDir, episodes: &[Episode]) -> (Connection, EpisodeReader) {
         let path = dir.path().join("e.db");
         let mut connection = crate::schema::open_writer(&path, Durability::Strict).unwrap();
-        let rows: Vec<_> = episodes.iter().map(|episode| encode(episode).unwrap()).collect();
-        insert(&mut connection, rows.iter()).unwrap();
+        insert(&mut connection, episodes);
         let reader = EpisodeReader::open(&path).unwrap();
         (connection, reader)
     }

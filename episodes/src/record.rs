@@ -1,6 +1,6 @@
 //! An episode as a row: the columns that lists filter by, and the whole of it as JSON.
 
-use recast_domain::Episode;
+use recast_domain::{Assignment, Episode, EpisodeHit, Rewrite};
 use serde::Serialize;
 
 use crate::error::EpisodeError;
@@ -18,6 +18,7 @@ pub(crate) struct Row {
     pub degraded: bool,
     pub user_id: Option<String>,
     pub conversation_id: Option<String>,
+    pub experiment: Option<Assignment>,
     pub body: String,
 }
 
@@ -30,23 +31,27 @@ struct Body<'a> {
 
 /// JSON has no infinities: such a number would be written as `null` and never read back. Names the first one.
 fn not_finite(episode: &Episode) -> Option<String> {
-    let rewrite = &episode.rewrite;
     if !episode.request.score_threshold.is_finite() {
         return Some("request.score_threshold".to_owned());
     }
+    answer_not_finite(&episode.rewrite, &episode.hits)
+}
+
+/// The same for what a run found, live or in the shadow.
+pub(crate) fn answer_not_finite(rewrite: &Rewrite, hits: &[EpisodeHit]) -> Option<String> {
     if let Some(index) = rewrite.log_probs.iter().position(|log_prob| !log_prob.is_finite()) {
         return Some(format!("rewrite.log_probs[{index}]"));
     }
     if rewrite.sampling.is_some_and(|sampling| !(sampling.temperature.is_finite() && sampling.top_p.is_finite())) {
         return Some("rewrite.sampling".to_owned());
     }
-    let hit_is_finite = |hit: &recast_domain::EpisodeHit| {
+    let hit_is_finite = |hit: &EpisodeHit| {
         let legs = [hit.legs.bm25, hit.legs.dense];
         hit.score.is_finite()
             && hit.reranker_score.is_none_or(f32::is_finite)
             && legs.iter().flatten().all(|leg| leg.score.is_finite())
     };
-    episode.hits.iter().position(|hit| !hit_is_finite(hit)).map(|index| format!("a score of hits[{index}]"))
+    hits.iter().position(|hit| !hit_is_finite(hit)).map(|index| format!("a score of hits[{index}]"))
 }
 
 /// # Errors
@@ -65,6 +70,7 @@ pub(crate) fn encode(episode: &Episode) -> Result<Row, EpisodeError> {
         degraded: !episode.degraded.is_empty(),
         user_id: episode.request.user_id.clone(),
         conversation_id: episode.request.conversation_id.clone(),
+        experiment: episode.experiment.clone(),
         body,
     })
 }

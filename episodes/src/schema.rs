@@ -1,4 +1,4 @@
-//! The tables, their versions, and how a connection is opened.
+//! The version of the tables, and how a connection is opened.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,31 +7,10 @@ use recast_config::Durability;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::EpisodeError;
-
-/// `migrations()[n]` brings a store from version n to n + 1; `PRAGMA user_version` says where a store stands.
-///
-/// The key is (tenant, id), not the id alone: whether a write of one tenant succeeds never depends on another tenant.
-/// Ids are time-ordered, so the same key serves lists by time. Retention reads `by_time`.
-const MIGRATIONS: [&str; 1] = ["
-    CREATE TABLE episodes (
-        tenant          TEXT    NOT NULL,
-        id              BLOB    NOT NULL,
-        created_ms      INTEGER NOT NULL,
-        record_version  INTEGER NOT NULL,
-        policy          TEXT    NOT NULL,
-        degraded        INTEGER NOT NULL,
-        user_id         TEXT,
-        conversation_id TEXT,
-        body            TEXT    NOT NULL,
-        PRIMARY KEY (tenant, id)
-    ) STRICT;
-    CREATE INDEX episodes_by_time ON episodes (created_ms);
-    CREATE INDEX episodes_by_policy ON episodes (tenant, policy, id);
-    CREATE INDEX episodes_degraded ON episodes (tenant, id) WHERE degraded = 1;
-"];
+use crate::migrations::MIGRATIONS;
 
 /// The version that this build reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 2;
 const _: () = assert!(MIGRATIONS.len() == SCHEMA_VERSION as usize);
 
 /// Another connection may hold a lock for a moment (a checkpoint, a reader that recovers); longer means trouble.
@@ -94,6 +73,8 @@ fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<
     connection.pragma_update(None, "synchronous", synchronous)?;
     // a reader that stays long lets the WAL grow; give that space back afterwards
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    // the statements of the writer, with some to spare
+    connection.set_prepared_statement_cache_capacity(48);
     connection.pragma_update(None, "cache_size", -16_384)
 }
 
@@ -102,6 +83,16 @@ fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<
 /// # Errors
 /// When there is no store, or it is not of this version.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, EpisodeError> {
+    let (connection, found) = open_any(path)?;
+    if found == SCHEMA_VERSION { Ok(connection) } else { Err(older(path, found)) }
+}
+
+/// Opens an existing store of this version or an older one for reading, as a copy of it needs no more. Returns its
+/// version, too.
+///
+/// # Errors
+/// When there is no store, or it is of a newer version.
+pub(crate) fn open_any(path: &Path) -> Result<(Connection, u32), EpisodeError> {
     if !path.is_file() {
         return Err(EpisodeError::Missing { path: path.to_owned() });
     }
@@ -109,16 +100,18 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, EpisodeError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(&sqlite)?;
     connection.busy_timeout(BUSY).map_err(&sqlite)?;
+    connection.set_prepared_statement_cache_capacity(32);
     match version(&connection).map_err(&sqlite)? {
-        SCHEMA_VERSION => Ok(connection),
+        // an empty file: a database to SQLite, and nothing to copy
+        0 => Err(older(path, 0)),
         found if found > SCHEMA_VERSION => Err(newer(path, found)),
-        found => Err(EpisodeError::Schema {
-            path: path.to_owned(),
-            found,
-            known: SCHEMA_VERSION,
-            fix: "start the gateway once, it brings the store up to date",
-        }),
+        found => Ok((connection, found)),
     }
+}
+
+fn older(path: &Path, found: u32) -> EpisodeError {
+    let fix = "start the gateway once, it brings the store up to date";
+    EpisodeError::Schema { path: path.to_owned(), found, known: SCHEMA_VERSION, fix }
 }
 
 fn newer(path: &Path, found: u32) -> EpisodeError {

@@ -7,20 +7,27 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use recast_config::{Durability, EpisodeSettings};
-use recast_domain::{Episode, EpisodeId, TenantId};
+use recast_domain::{Episode, EpisodeId, Feedback, ShadowRun, TenantId};
 use tokio::sync::oneshot;
 
 use crate::bounds::Bounds;
+use crate::definitions::ExperimentChange;
 use crate::error::{EpisodeError, NotStored};
+use crate::feedback::{self, FeedbackStored};
+use crate::ledger::{self, ShadowEnd};
 use crate::reader::{EpisodeFilter, EpisodeReader};
-use crate::record;
+use crate::record::{self, Row};
 use crate::schema::{WriterLock, open_writer};
+use crate::scores::{PutCounts, RewardRecord, VerdictRecord};
+use crate::write::{Applied, Write, Written};
 use crate::writer::{Job, Probes, Shared, Writer};
 
 /// How long an append waits for its commit before the reply leaves without it.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Episodes that may wait for the disk, as a multiple of the batch; more are refused rather than kept in memory.
 const QUEUE_BATCHES: usize = 8;
+/// Verdicts or rewards in one transaction: an append never waits for more of them.
+const PUT_MAX: usize = 256;
 
 /// How the store is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +71,7 @@ impl EpisodeStore {
     pub(crate) fn open_with(path: &Path, settings: &EpisodeSettings, probes: Probes) -> Result<Self, EpisodeError> {
         let lock = WriterLock::take(path)?;
         let connection = open_writer(path, settings.durability)?;
+        let sweep = !end_left_runs(&connection, path)?;
         let batch_max = settings.batch_max.max(1);
         let (sender, jobs) = sync_channel((batch_max * QUEUE_BATCHES).max(1024));
         let shared = Arc::new(Shared::default());
@@ -77,6 +85,7 @@ impl EpisodeStore {
             batch_max,
             low_water_bytes: settings.low_water_bytes,
             lock,
+            sweep,
         };
         let thread = std::thread::Builder::new().name("episode-writer".to_owned()).spawn(move || writer.run());
         Ok(Self {
@@ -97,12 +106,111 @@ impl EpisodeStore {
     /// When the episode is not stored, or not acknowledged within two seconds. The caller answers all the same, and
     /// says `episode_stored: false`.
     pub async fn append(&self, episode: Episode) -> Result<(), EpisodeError> {
-        let row = record::encode(&episode).inspect_err(|_| self.shared.count_failed(1, "invalid"))?;
-        if self.durability == Durability::Group && !self.shared.failing.load(Ordering::Acquire) {
-            return self.enqueue(Job::Store(row, None));
+        let row = self.row(&episode)?;
+        self.append_write(Write::Episode(row)).await
+    }
+
+    /// Stores an episode together with the shadow run that it was sampled for, both or neither. The run is pending, or
+    /// has ended at once. Otherwise like [`EpisodeStore::append`].
+    ///
+    /// # Errors
+    /// When the two do not belong together, or nothing is stored; see [`EpisodeStore::append`].
+    pub async fn append_sampled(&self, episode: Episode, run: ShadowRun) -> Result<(), EpisodeError> {
+        let row = self.row(&episode)?;
+        if (run.episode, &run.tenant) != (episode.id, &episode.tenant) {
+            self.shared.count_failed(1, "invalid");
+            return Err(EpisodeError::Invalid("the shadow run is of another episode".to_owned()));
         }
+        let run = ledger::encode(&run).inspect_err(|_| self.shared.count_failed(1, "invalid"))?;
+        self.append_write(Write::Sampled(row, Box::new(run))).await
+    }
+
+    /// Ends a shadow run, or enters one that ended at once. The first outcome stands, so that a run may be ended twice.
+    /// Waits for the commit in both modes: nobody waits for a shadow.
+    ///
+    /// # Errors
+    /// When the run has no outcome, or is not stored, or not acknowledged within two seconds: then end it again.
+    pub async fn end_shadow(&self, run: &ShadowRun) -> Result<ShadowEnd, EpisodeError> {
+        if run.outcome.is_none() {
+            return Err(EpisodeError::Invalid("the shadow run has no outcome".to_owned()));
+        }
+        Ok(match self.write(Write::EndShadow(Box::new(ledger::encode(run)?))).await? {
+            Written::Stored => ShadowEnd::Stored,
+            Written::NoEpisode => ShadowEnd::NoEpisode,
+            _ => ShadowEnd::AlreadyEnded,
+        })
+    }
+
+    /// Saves a definition of an experiment as its next version and returns that version; 1 is the first.
+    ///
+    /// # Errors
+    /// [`EpisodeError::VersionConflict`] when the experiment is not at the expected version; otherwise when it is not
+    /// stored.
+    pub async fn save_experiment(&self, change: ExperimentChange) -> Result<u32, EpisodeError> {
+        let (id, expected) = (change.id.clone(), change.expected_version.unwrap_or(0));
+        match self.write(Write::Experiment(Box::new(change))).await? {
+            Written::Version(version) => Ok(version),
+            Written::Stale { found } => Err(EpisodeError::VersionConflict { id, expected, found }),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Stores a feedback event; an id that is there already changes nothing. Whether its episode exists is not asked:
+    /// it may come later, and [`EpisodeReader::has`] tells.
+    ///
+    /// # Errors
+    /// When a score is not from 0 to 1, or it is not stored.
+    pub async fn put_feedback(&self, feedback: &Feedback) -> Result<FeedbackStored, EpisodeError> {
+        Ok(match self.write(Write::Feedback(Box::new(feedback::encode(feedback)?))).await? {
+            Written::Known => FeedbackStored::Duplicate,
+            _ => FeedbackStored::Stored,
+        })
+    }
+
+    /// Stores verdicts, a transaction for each few hundred. One that is there stands, unless it was missing.
+    ///
+    /// # Errors
+    /// When some are not stored; those before them are.
+    pub async fn put_verdicts(&self, verdicts: Vec<VerdictRecord>) -> Result<PutCounts, EpisodeError> {
+        self.put_all(verdicts, Write::Verdicts).await
+    }
+
+    /// Stores rewards, a transaction for each few hundred. One that is there is replaced.
+    ///
+    /// # Errors
+    /// When some are not stored; those before them are.
+    pub async fn put_rewards(&self, rewards: Vec<RewardRecord>) -> Result<PutCounts, EpisodeError> {
+        self.put_all(rewards, Write::Rewards).await
+    }
+
+    async fn put_all<T>(&self, records: Vec<T>, write: impl Fn(Vec<T>) -> Write) -> Result<PutCounts, EpisodeError> {
+        let mut counts = PutCounts::default();
+        let mut records = records.into_iter().peekable();
+        while records.peek().is_some() {
+            let some = records.by_ref().take(PUT_MAX).collect();
+            match self.write(write(some)).await? {
+                Written::Counted(some) => counts.add(some),
+                other => return Err(unexpected(other)),
+            }
+        }
+        Ok(counts)
+    }
+
+    fn row(&self, episode: &Episode) -> Result<Row, EpisodeError> {
+        record::encode(episode).inspect_err(|_| self.shared.count_failed(1, "invalid"))
+    }
+
+    async fn append_write(&self, write: Write) -> Result<(), EpisodeError> {
+        if self.durability == Durability::Group && !self.shared.failing.load(Ordering::Acquire) {
+            return self.enqueue(write, None);
+        }
+        self.write(write).await.map(drop)
+    }
+
+    /// Writes and waits for the commit.
+    async fn write(&self, write: Write) -> Result<Written, EpisodeError> {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Job::Store(row, Some(reply)))?;
+        self.enqueue(write, Some(reply))?;
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(outcome)) => outcome.map_err(EpisodeError::NotStored),
             Ok(Err(_)) => Err(EpisodeError::Closed),
@@ -113,21 +221,43 @@ impl EpisodeStore {
         }
     }
 
-    fn enqueue(&self, job: Job) -> Result<(), EpisodeError> {
+    fn enqueue(&self, write: Write, reply: Option<oneshot::Sender<Applied>>) -> Result<(), EpisodeError> {
         let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = &*jobs else {
-            self.shared.count_failed(1, "closed");
+            self.shared.count_lost(&write, "closed");
             return Err(EpisodeError::Closed);
         };
         let queued = self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        let (error, reason) = match sender.try_send(job) {
+        let (error, reason, job) = match sender.try_send(Job::Write(write, reply)) {
             Ok(()) => return Ok(()),
-            Err(TrySendError::Full(_)) => (EpisodeError::QueueFull { queued }, "queue_full"),
-            Err(TrySendError::Disconnected(_)) => (EpisodeError::Closed, "closed"),
+            Err(TrySendError::Full(job)) => (EpisodeError::QueueFull { queued }, "queue_full", job),
+            Err(TrySendError::Disconnected(job)) => (EpisodeError::Closed, "closed", job),
         };
         self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-        self.shared.count_failed(1, reason);
+        match &job {
+            Job::Write(write, _) => self.shared.count_lost(write, reason),
+            #[cfg(test)]
+            Job::With(_) => {}
+        }
         Err(error)
+    }
+
+    /// Reads on a thread that may block; this is how a server reads.
+    ///
+    /// # Errors
+    /// Those of `read`, and when the runtime shuts down.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&EpisodeReader) -> Result<T, EpisodeError> + Send + 'static,
+    ) -> Result<T, EpisodeError> {
+        let reader = Arc::clone(&self.reader);
+        blocking(move || read(&reader)).await
+    }
+
+    /// The reader of this store, for those who may block.
+    #[must_use]
+    pub fn reader(&self) -> Arc<EpisodeReader> {
+        Arc::clone(&self.reader)
     }
 
     /// One episode of `tenant`.
@@ -178,6 +308,25 @@ impl EpisodeStore {
         let jobs = self.jobs.read().unwrap();
         jobs.as_ref().unwrap().send(Job::With(Box::new(action))).unwrap();
     }
+}
+
+/// Ends the shadow runs that an earlier process left behind. `false` where the disk is too full for it: a store that
+/// cannot write does not stop answers, so that the first transaction does it later.
+fn end_left_runs(connection: &rusqlite::Connection, path: &Path) -> Result<bool, EpisodeError> {
+    match ledger::sweep(connection) {
+        Ok(0) => Ok(true),
+        Ok(ended) => {
+            tracing::info!(ended, "shadow runs of an earlier process are counted as dropped");
+            Ok(true)
+        }
+        Err(error) if NotStored::from(&error) == NotStored::DiskFull => Ok(false),
+        Err(error) => Err(EpisodeError::sqlite(path)(error)),
+    }
+}
+
+/// Each write has its own kinds of answer; another one is a mistake in this crate.
+fn unexpected(written: Written) -> EpisodeError {
+    EpisodeError::Invalid(format!("the writer answered {written:?}"))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -6,6 +6,9 @@ use recast_domain::{
     RewriteSource, Sampling, Timings,
 };
 
+use crate::record::encode;
+use crate::write::{Write, commit};
+
 pub(crate) fn settings(durability: Durability) -> EpisodeSettings {
     EpisodeSettings { durability, batch_max: 64, retention_days: 0, max_bytes: u64::MAX, low_water_bytes: 0 }
 }
@@ -55,4 +58,11 @@ pub(crate) fn episode(tenant: &str, created_ms: i64) -> Episode {
 /// The same with a stage that failed.
 pub(crate) fn degraded(tenant: &str, created_ms: i64) -> Episode {
     Episode { degraded: vec![Degradation::RerankTimeout], ..episode(tenant, created_ms) }
+}
+
+/// Writes `episodes` as the writer would.
+pub(crate) fn insert(connection: &mut rusqlite::Connection, episodes: &[Episode]) {
+    let writes: Vec<_> = episodes.iter().map(|episode| Write::Episode(encode(episode).unwrap())).collect();
+    let applied = commit(connection, writes.iter(), false).unwrap();
+    assert!(applied.iter().all(Result::is_ok), "{applied:?}");
 }

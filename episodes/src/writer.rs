@@ -11,37 +11,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use recast_config::Durability;
-use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::bounds::Bounds;
 use crate::error::NotStored;
-use crate::record::{RECORD_VERSION, Row};
 use crate::schema::{SCHEMA_VERSION, WriterLock};
+use crate::write::{Applied, Write, commit};
 
 /// How long episodes gather in group mode: with the commit itself, an episode is on its way to disk within 20 ms.
 const GATHER: Duration = Duration::from_millis(15);
 /// How often an idle writer looks at the disk and the bounds.
 const IDLE: Duration = Duration::from_secs(1);
 
-// a repeated id is the same episode: the first one stands
-const INSERT: &str = "INSERT INTO episodes
-    (tenant, id, created_ms, record_version, policy, degraded, user_id, conversation_id, body)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (tenant, id) DO NOTHING";
-
 /// What the writer is asked to do.
 pub(crate) enum Job {
-    /// Store an episode; the sender, where there is one, hears of the commit.
-    Store(Row, Option<oneshot::Sender<Result<(), NotStored>>>),
+    /// Write something; the sender, where there is one, hears of the commit.
+    Write(Write, Option<oneshot::Sender<Applied>>),
     /// Do something with the writer's own connection, as only tests want.
     #[cfg(test)]
     With(Box<dyn FnOnce(&Connection) + Send>),
 }
 
-/// An episode that waits for its commit.
+/// What waits for its commit.
 struct Waiting {
-    row: Row,
-    reply: Option<oneshot::Sender<Result<(), NotStored>>>,
+    write: Write,
+    reply: Option<oneshot::Sender<Applied>>,
 }
 
 /// What the writer tells the rest of the process.
@@ -62,6 +57,16 @@ impl Shared {
     pub(crate) fn count_failed(&self, count: usize, reason: &'static str) {
         self.failed.fetch_add(count as u64, Ordering::Relaxed);
         metrics::counter!("recast_episodes_failed_total", "reason" => reason).increment(count as u64);
+    }
+
+    /// Counts what was not written: an episode, or what belongs to one.
+    pub(crate) fn count_lost(&self, write: &Write, reason: &'static str) {
+        if write.is_episode() {
+            self.count_failed(1, reason);
+        } else {
+            let what = write.label();
+            metrics::counter!("recast_episodes_records_failed_total", "what" => what, "reason" => reason).increment(1);
+        }
     }
 
     fn note(&self, now: Option<NotStored>) {
@@ -112,6 +117,8 @@ pub(crate) struct Writer {
     pub batch_max: usize,
     pub low_water_bytes: u64,
     pub lock: WriterLock,
+    /// Whether the first transaction has yet to end the shadow runs of an earlier process.
+    pub sweep: bool,
 }
 
 impl Writer {
@@ -136,7 +143,7 @@ impl Writer {
         drop(self.lock);
     }
 
-    /// The next episodes to commit together; empty when it is time to look around; `None` at the end.
+    /// What to commit together next; empty when it is time to look around; `None` at the end.
     fn next_batch(&self, more_queued: bool) -> Option<Vec<Waiting>> {
         let patience = if self.bounds.pending() { Duration::ZERO } else { IDLE };
         let mut batch = Vec::new();
@@ -158,10 +165,10 @@ impl Writer {
 
     fn take(&self, job: Job, batch: &mut Vec<Waiting>) {
         match job {
-            Job::Store(row, reply) => {
+            Job::Write(write, reply) => {
                 let left = self.shared.queued.fetch_sub(1, Ordering::Relaxed) - 1;
                 metrics::gauge!("recast_episodes_queue_depth").set(left as f64);
-                batch.push(Waiting { row, reply });
+                batch.push(Waiting { write, reply });
             }
             #[cfg(test)]
             Job::With(action) => action(&self.connection),
@@ -171,32 +178,32 @@ impl Writer {
     fn store(&mut self, batch: Vec<Waiting>) {
         metrics::histogram!("recast_episodes_batch_size").record(batch.len() as f64);
         let outcome = self.room().and_then(|()| {
-            insert(&mut self.connection, batch.iter().map(|waiting| &waiting.row))
+            commit(&mut self.connection, batch.iter().map(|waiting| &waiting.write), self.sweep)
                 .map_err(|error| NotStored::from(&error))
         });
-        let refused = match outcome {
-            Ok(refused) => {
+        let applied = match outcome {
+            Ok(applied) => {
+                self.sweep = false;
                 self.shared.note(None);
-                refused
+                applied
             }
             Err(cause) => {
-                self.shared.count_failed(batch.len(), cause.label());
+                batch.iter().for_each(|waiting| self.shared.count_lost(&waiting.write, cause.label()));
                 self.shared.note(Some(cause.clone()));
                 batch.into_iter().for_each(|waiting| answer(waiting.reply, Err(cause.clone())));
                 return;
             }
         };
-        let stored = batch.len() - refused.len();
-        self.shared.stored.fetch_add(stored as u64, Ordering::Relaxed);
-        metrics::counter!("recast_episodes_stored_total").increment(stored as u64);
-        if !refused.is_empty() {
-            self.shared.count_failed(refused.len(), "refused");
+        let mut stored = 0;
+        for (waiting, outcome) in batch.into_iter().zip(applied) {
+            match &outcome {
+                Ok(_) => stored += u64::from(waiting.write.is_episode()),
+                Err(_) => self.shared.count_lost(&waiting.write, "refused"),
+            }
+            answer(waiting.reply, outcome);
         }
-        let mut refused = refused.into_iter().peekable();
-        for (index, waiting) in batch.into_iter().enumerate() {
-            let cause = refused.next_if(|(refused_index, _)| *refused_index == index);
-            answer(waiting.reply, cause.map_or(Ok(()), |(_, cause)| Err(cause)));
-        }
+        self.shared.stored.fetch_add(stored, Ordering::Relaxed);
+        metrics::counter!("recast_episodes_stored_total").increment(stored);
     }
 
     fn room(&self) -> Result<(), NotStored> {
@@ -222,52 +229,9 @@ impl Writer {
     }
 }
 
-fn answer(reply: Option<oneshot::Sender<Result<(), NotStored>>>, outcome: Result<(), NotStored>) {
+fn answer(reply: Option<oneshot::Sender<Applied>>, outcome: Applied) {
     if let Some(reply) = reply {
         // a caller that stopped waiting is no error
         let _ = reply.send(outcome);
     }
-}
-
-/// Writes `rows` in one transaction. Returns the places of rows that SQLite refuses for what they are.
-///
-/// # Errors
-/// When the transaction as a whole fails; then none of its rows is stored.
-pub(crate) fn insert<'a>(
-    connection: &mut Connection,
-    rows: impl Iterator<Item = &'a Row>,
-) -> rusqlite::Result<Vec<(usize, NotStored)>> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut refused = Vec::new();
-    {
-        let mut statement = transaction.prepare_cached(INSERT)?;
-        for (index, row) in rows.enumerate() {
-            let values = params![
-                row.tenant,
-                row.id,
-                row.created_ms,
-                RECORD_VERSION,
-                row.policy,
-                row.degraded,
-                row.user_id,
-                row.conversation_id,
-                row.body
-            ];
-            match statement.execute(values) {
-                Ok(_) => {}
-                Err(error) if is_the_rows_fault(&error) => refused.push((index, NotStored::Failed(error.to_string()))),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(refused)
-}
-
-/// Such a statement is undone alone; the transaction goes on.
-fn is_the_rows_fault(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
-    )
 }

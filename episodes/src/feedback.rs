@@ -1,0 +1,130 @@
+//! What people thought of answers. It comes late, twice, and now and then before the episode.
+
+use recast_domain::{EpisodeId, Feedback, FeedbackSignal, TenantId};
+use rusqlite::{Connection, params};
+use uuid::Uuid;
+
+use crate::error::EpisodeError;
+use crate::reader::{EpisodeReader, hex};
+use crate::write::Written;
+
+// deferred: its episode was not there when it came
+const INSERT: &str = "INSERT INTO feedback (tenant, id, episode, created_ms, signal, deferred)
+    SELECT ?1, ?2, ?3, ?4, ?5, NOT EXISTS (SELECT 1 FROM episodes WHERE tenant = ?1 AND id = ?3)
+    WHERE true ON CONFLICT (tenant, id) DO NOTHING";
+
+/// What became of a feedback event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedbackStored {
+    /// It is new, and stored.
+    Stored,
+    /// An event of this id is there already; it stands as it is.
+    Duplicate,
+}
+
+/// A feedback event about an answer that was part of an experiment.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ArmFeedback {
+    /// The answer it is about.
+    pub episode: EpisodeId,
+    /// Version of the experiment's definition.
+    pub version: u32,
+    /// The arm that answered; of an interleaved answer, the two joined by `+`.
+    pub arm: String,
+    /// When it was received, milliseconds since the Unix epoch, UTC.
+    pub created_ms: i64,
+    /// What was said.
+    pub signal: FeedbackSignal,
+}
+
+/// A feedback event as a row.
+#[derive(Debug)]
+pub(crate) struct FeedbackRow {
+    tenant: String,
+    id: [u8; 16],
+    episode: [u8; 16],
+    created_ms: i64,
+    signal: String,
+}
+
+/// # Errors
+/// When a score is not from 0 to 1.
+pub(crate) fn encode(feedback: &Feedback) -> Result<FeedbackRow, EpisodeError> {
+    if let FeedbackSignal::Score { value } = feedback.signal
+        && !(0.0..=1.0).contains(&value)
+    {
+        return Err(EpisodeError::Invalid(format!("score {value} is not from 0 to 1")));
+    }
+    Ok(FeedbackRow {
+        tenant: feedback.tenant.as_str().to_owned(),
+        id: *feedback.id.as_bytes(),
+        episode: *feedback.episode.0.as_bytes(),
+        created_ms: feedback.created_ms,
+        signal: serde_json::to_string(&feedback.signal).map_err(|error| EpisodeError::Invalid(error.to_string()))?,
+    })
+}
+
+/// # Errors
+/// When SQLite fails.
+pub(crate) fn insert(connection: &Connection, row: &FeedbackRow) -> rusqlite::Result<Written> {
+    let values = params![row.tenant, row.id, row.episode, row.created_ms, row.signal];
+    let written = connection.prepare_cached(INSERT)?.execute(values)?;
+    Ok(if written > 0 { Written::Stored } else { Written::Known })
+}
+
+fn signal(episode: [u8; 16], text: &str) -> Result<FeedbackSignal, EpisodeError> {
+    serde_json::from_str(text)
+        .map_err(|error| EpisodeError::Unreadable { id: hex(&episode), message: format!("its feedback: {error}") })
+}
+
+impl EpisodeReader {
+    /// All feedback about one episode, the first one first; also what came before the episode did.
+    ///
+    /// # Errors
+    /// When the store, or one of the events, cannot be read.
+    pub fn feedback(&self, tenant: &TenantId, episode: EpisodeId) -> Result<Vec<Feedback>, EpisodeError> {
+        let rows = self.read(|connection| {
+            let sql = "SELECT id, created_ms, signal FROM feedback
+                WHERE tenant = ?1 AND episode = ?2 ORDER BY created_ms, id";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map((tenant.as_str(), episode.0.as_bytes()), |row| {
+                Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let event = |(id, created_ms, text): ([u8; 16], i64, String)| {
+            let signal = signal(*episode.0.as_bytes(), &text)?;
+            Ok(Feedback { id: Uuid::from_bytes(id), tenant: tenant.clone(), episode, created_ms, signal })
+        };
+        rows.into_iter().map(event).collect()
+    }
+
+    /// All feedback about answers of one tenant that were part of an experiment, by episode.
+    ///
+    /// # Errors
+    /// When the store, or one of the events, cannot be read.
+    pub fn feedback_by_experiment(
+        &self,
+        tenant: &TenantId,
+        experiment: &str,
+    ) -> Result<Vec<ArmFeedback>, EpisodeError> {
+        let rows = self.read(|connection| {
+            // the cross join keeps the order of the tables: from the experiment's episodes to their feedback
+            let sql = "SELECT e.id, e.experiment_version, e.arm, f.created_ms, f.signal
+                FROM episodes AS e CROSS JOIN feedback AS f ON f.tenant = e.tenant AND f.episode = e.id
+                WHERE e.tenant = ?1 AND e.experiment = ?2 ORDER BY e.id, f.created_ms";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map((tenant.as_str(), experiment), |row| {
+                let event: ([u8; 16], u32, String, i64, String) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+                Ok(event)
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let event = |(id, version, arm, created_ms, text): ([u8; 16], u32, String, i64, String)| {
+            let signal = signal(id, &text)?;
+            Ok(ArmFeedback { episode: EpisodeId(Uuid::from_bytes(id)), version, arm, created_ms, signal })
+        };
+        rows.into_iter().map(event).collect()
+    }
+}

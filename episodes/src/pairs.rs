@@ -1,0 +1,363 @@
+//! The ledger of shadow runs, read: what became of what was sampled, and the pairs to compare.
+
+use std::collections::BTreeMap;
+
+use recast_domain::{Assignment, Episode, EpisodeId, ShadowKind, ShadowOutcome, ShadowRun, TenantId};
+use rusqlite::{OptionalExtension, ToSql};
+use uuid::Uuid;
+
+use crate::error::EpisodeError;
+use crate::ledger::{ANSWER_VERSION, PENDING, kind_text};
+use crate::reader::{EpisodeReader, LIST_MAX, Stored, Values, hex};
+
+/// What became of the requests that one arm of one version of an experiment was sampled for.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Accounting {
+    /// The experiment's id.
+    pub experiment: String,
+    /// Version of its definition.
+    pub version: u32,
+    /// The arm that runs in the shadow.
+    pub arm: String,
+    /// Why the runs exist.
+    pub kind: ShadowKind,
+    /// All of them; what follows adds up to this.
+    pub sampled: u64,
+    /// The arm answered.
+    pub completed: u64,
+    /// It failed, by reason.
+    pub failed: BTreeMap<String, u64>,
+    /// It was too late.
+    pub timed_out: u64,
+    /// It was never run, by reason.
+    pub dropped: BTreeMap<String, u64>,
+    /// It waits or runs now. None is left once the process that sampled it has ended and another one has started.
+    pub pending: u64,
+}
+
+impl Accounting {
+    fn new(experiment: String, version: u32, arm: String, kind: ShadowKind) -> Self {
+        let (failed, dropped) = (BTreeMap::new(), BTreeMap::new());
+        Self { experiment, version, arm, kind, sampled: 0, completed: 0, failed, timed_out: 0, dropped, pending: 0 }
+    }
+
+    /// Whether every sampled request ended as exactly one thing, or has not ended.
+    #[must_use]
+    pub fn adds_up(&self) -> bool {
+        let failed: u64 = self.failed.values().sum();
+        let dropped: u64 = self.dropped.values().sum();
+        self.sampled == self.completed + failed + self.timed_out + dropped + self.pending
+    }
+}
+
+/// Episodes of one arm of one version of an experiment.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ArmCount {
+    /// Version of the experiment's definition.
+    pub version: u32,
+    /// The arm that answered; of an interleaved answer, the two joined by `+`.
+    pub arm: String,
+    /// Episodes.
+    pub episodes: u64,
+    /// Those of them where a stage failed or was late.
+    pub degraded: u64,
+}
+
+/// Where a page of pairs ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunCursor {
+    episode: [u8; 16],
+    version: u32,
+    kind: &'static str,
+    arm: String,
+}
+
+impl From<&ShadowRun> for RunCursor {
+    fn from(run: &ShadowRun) -> Self {
+        Self {
+            episode: *run.episode.0.as_bytes(),
+            version: run.assignment.version,
+            kind: kind_text(run.kind),
+            arm: run.assignment.arm.clone(),
+        }
+    }
+}
+
+fn kind(text: &str) -> Option<ShadowKind> {
+    [ShadowKind::Treatment, ShadowKind::Control].into_iter().find(|kind| kind_text(*kind) == text)
+}
+
+const COUNTS: &str = "SELECT version, arm, kind, state, reason, count(*), experiment FROM shadow_runs
+    WHERE tenant = :tenant";
+
+impl EpisodeReader {
+    /// What became of the sampled requests of one tenant, in one experiment or in all, by experiment, version, arm and
+    /// kind. Runs of deleted episodes are not counted.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn shadow_accounting(
+        &self,
+        tenant: &TenantId,
+        experiment: Option<&str>,
+    ) -> Result<Vec<Accounting>, EpisodeError> {
+        let rows = self.read(|connection| {
+            let mut sql = COUNTS.to_owned();
+            let mut values: Vec<(&str, &dyn ToSql)> = Vec::new();
+            let tenant = tenant.as_str();
+            values.push((":tenant", &tenant));
+            if let Some(experiment) = &experiment {
+                sql.push_str(" AND experiment = :experiment");
+                values.push((":experiment", experiment));
+            }
+            sql.push_str(" GROUP BY experiment, version, arm, kind, state, reason");
+            let mut statement = connection.prepare_cached(&sql)?;
+            let rows = statement.query_map(values.as_slice(), |row| {
+                let key: (String, u32, String, String) = (row.get(6)?, row.get(0)?, row.get(1)?, row.get(2)?);
+                let outcome: (String, String, i64) = (row.get(3)?, row.get(4)?, row.get(5)?);
+                Ok((key, outcome))
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let mut accounts: Vec<Accounting> = Vec::new();
+        for ((experiment, version, arm, kind_name), (state, reason, count)) in rows {
+            let Some(kind) = kind(&kind_name) else {
+                return Err(unknown("kind", &kind_name));
+            };
+            let same = |one: &&mut Accounting| {
+                (one.experiment.as_str(), one.version, one.arm.as_str(), one.kind) == (&experiment, version, &arm, kind)
+            };
+            if accounts.last_mut().filter(same).is_none() {
+                accounts.push(Accounting::new(experiment, version, arm, kind));
+            }
+            let Some(account) = accounts.last_mut() else { continue };
+            let count = u64::try_from(count).unwrap_or(0);
+            account.sampled += count;
+            match state.as_str() {
+                "completed" => account.completed += count,
+                "timed_out" => account.timed_out += count,
+                "failed" => *account.failed.entry(reason).or_default() += count,
+                "dropped" => *account.dropped.entry(reason).or_default() += count,
+                PENDING => account.pending += count,
+                _ => return Err(unknown("state", &state)),
+            }
+        }
+        Ok(accounts)
+    }
+
+    /// Answers of both arms to the same requests: the live episode and the run that completed in the shadow, by episode
+    /// id, oldest first. `after` is the last run of the page before. At most `limit`, and never more than [`LIST_MAX`].
+    ///
+    /// # Errors
+    /// When the store, or one of the pairs, cannot be read.
+    pub fn pairs(
+        &self,
+        tenant: &TenantId,
+        experiment: &str,
+        version: Option<u32>,
+        after: Option<&RunCursor>,
+        limit: usize,
+    ) -> Result<Vec<(Episode, ShadowRun)>, EpisodeError> {
+        self.runs_where(" AND s.state = 'completed'", (tenant, experiment), version, after, limit)
+    }
+
+    /// The same with the runs that did not complete, or have not ended.
+    ///
+    /// # Errors
+    /// When the store, or one of the runs, cannot be read.
+    pub fn shadow_runs(
+        &self,
+        tenant: &TenantId,
+        experiment: &str,
+        version: Option<u32>,
+        after: Option<&RunCursor>,
+        limit: usize,
+    ) -> Result<Vec<(Episode, ShadowRun)>, EpisodeError> {
+        self.runs_where("", (tenant, experiment), version, after, limit)
+    }
+
+    fn runs_where(
+        &self,
+        state: &str,
+        (tenant, experiment): (&TenantId, &str),
+        version: Option<u32>,
+        after: Option<&RunCursor>,
+        limit: usize,
+    ) -> Result<Vec<(Episode, ShadowRun)>, EpisodeError> {
+        let rows = self.read(|connection| {
+            let (sql, values) = query(state, (tenant, experiment), version, after, limit);
+            let mut statement = connection.prepare_cached(&sql)?;
+            let values: Vec<(&str, &dyn ToSql)> = values.iter().map(|(name, value)| (*name, value.as_ref())).collect();
+            statement.query_map(values.as_slice(), stored_run)?.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let pair = |(episode, run): (Stored, StoredRun)| {
+            let run = run.run(tenant, experiment, episode.id)?;
+            Ok((episode.episode()?, run))
+        };
+        rows.into_iter().map(pair).collect()
+    }
+
+    /// How many episodes each arm of an experiment answered, by version and arm.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn arm_counts(&self, tenant: &TenantId, experiment: &str) -> Result<Vec<ArmCount>, EpisodeError> {
+        self.read(|connection| {
+            let sql = "SELECT experiment_version, arm, count(*), total(degraded) FROM episodes
+                WHERE tenant = ?1 AND experiment = ?2 GROUP BY experiment_version, arm ORDER BY experiment_version, arm";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map((tenant.as_str(), experiment), |row| {
+                let (episodes, degraded): (i64, f64) = (row.get(2)?, row.get(3)?);
+                let (version, arm) = (row.get(0)?, row.get(1)?);
+                Ok(ArmCount { version, arm, episodes: episodes.max(0) as u64, degraded: degraded as u64 })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// Episodes that were part of an experiment, whether or not they were sampled, by id, oldest first. `after` is the
+    /// last one of the page before. At most `limit`, and never more than [`LIST_MAX`].
+    ///
+    /// # Errors
+    /// When the store, or one of the episodes, cannot be read.
+    pub fn experiment_episodes(
+        &self,
+        tenant: &TenantId,
+        experiment: &str,
+        after: Option<EpisodeId>,
+        limit: usize,
+    ) -> Result<Vec<Episode>, EpisodeError> {
+        let after = after.map_or([0; 16], |id| *id.0.as_bytes());
+        let rows = self.read(|connection| {
+            let sql = "SELECT id, record_version, body FROM episodes
+                WHERE tenant = ?1 AND experiment = ?2 AND id > ?3 ORDER BY id LIMIT ?4";
+            let mut statement = connection.prepare_cached(sql)?;
+            let values = (tenant.as_str(), experiment, after, limit.min(LIST_MAX) as i64);
+            statement.query_map(values, crate::reader::stored)?.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        rows.into_iter().map(Stored::episode).collect()
+    }
+
+    /// One shadow run's outcome by its episode and kind, in whatever experiment; the latest version's where there are
+    /// several. `None` where the episode was not sampled.
+    ///
+    /// # Errors
+    /// When the store, or the run, cannot be read.
+    pub fn shadow_run(
+        &self,
+        tenant: &TenantId,
+        episode: EpisodeId,
+        kind: ShadowKind,
+    ) -> Result<Option<ShadowRun>, EpisodeError> {
+        let found = self.read(|connection| {
+            let sql = "SELECT version, kind, arm, sampled_ms, state, reason, record_version, answer, experiment
+                FROM shadow_runs WHERE tenant = ?1 AND episode = ?2 AND kind = ?3 ORDER BY version DESC LIMIT 1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let key = (tenant.as_str(), episode.0.as_bytes(), kind_text(kind));
+            statement.query_row(key, |row| Ok((run_columns(row, 0)?, row.get::<_, String>(8)?))).optional()
+        })?;
+        found.map(|(run, experiment)| run.run(tenant, &experiment, *episode.0.as_bytes())).transpose()
+    }
+}
+
+fn unknown(what: &str, text: &str) -> EpisodeError {
+    EpisodeError::Unreadable { id: "of a shadow run".to_owned(), message: format!("{what} {text:?} is not known") }
+}
+
+/// The statement is put together from fixed parts; whatever a caller gives is bound. From the runs to their episodes:
+/// that is the order that the cross join keeps.
+fn query(
+    state: &str,
+    (tenant, experiment): (&TenantId, &str),
+    version: Option<u32>,
+    after: Option<&RunCursor>,
+    limit: usize,
+) -> (String, Values) {
+    let mut sql = "SELECT e.id, e.record_version, e.body,
+            s.version, s.kind, s.arm, s.sampled_ms, s.state, s.reason, s.record_version, s.answer
+        FROM shadow_runs AS s CROSS JOIN episodes AS e ON e.tenant = s.tenant AND e.id = s.episode
+        WHERE s.tenant = :tenant AND s.experiment = :experiment"
+        .to_owned();
+    sql.push_str(state);
+    let mut values: Values = vec![
+        (":tenant", Box::new(tenant.as_str().to_owned())),
+        (":experiment", Box::new(experiment.to_owned())),
+        (":limit", Box::new(limit.min(LIST_MAX) as i64)),
+    ];
+    if let Some(version) = version {
+        sql.push_str(" AND s.version = :version");
+        values.push((":version", Box::new(version)));
+    }
+    if let Some(after) = after {
+        sql.push_str(" AND (s.episode, s.version, s.kind, s.arm) > (:episode, :after_version, :kind, :arm)");
+        values.push((":episode", Box::new(after.episode)));
+        values.push((":after_version", Box::new(after.version)));
+        values.push((":kind", Box::new(after.kind)));
+        values.push((":arm", Box::new(after.arm.clone())));
+    }
+    sql.push_str(" ORDER BY s.episode, s.version, s.kind, s.arm LIMIT :limit");
+    (sql, values)
+}
+
+/// A run as it lies in the store.
+struct StoredRun {
+    version: u32,
+    kind: String,
+    arm: String,
+    sampled_ms: i64,
+    state: String,
+    reason: String,
+    record_version: u32,
+    answer: Option<String>,
+}
+
+fn stored_run(row: &rusqlite::Row<'_>) -> rusqlite::Result<(Stored, StoredRun)> {
+    Ok((crate::reader::stored(row)?, run_columns(row, 3)?))
+}
+
+fn run_columns(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<StoredRun> {
+    Ok(StoredRun {
+        version: row.get(first)?,
+        kind: row.get(first + 1)?,
+        arm: row.get(first + 2)?,
+        sampled_ms: row.get(first + 3)?,
+        state: row.get(first + 4)?,
+        reason: row.get(first + 5)?,
+        record_version: row.get(first + 6)?,
+        answer: row.get(first + 7)?,
+    })
+}
+
+impl StoredRun {
+    fn run(self, tenant: &TenantId, experiment: &str, episode: [u8; 16]) -> Result<ShadowRun, EpisodeError> {
+        let unreadable = |message: String| EpisodeError::Unreadable { id: hex(&episode), message };
+        let outcome = match (self.state.as_str(), self.answer) {
+            (PENDING, _) => None,
+            ("timed_out", _) => Some(ShadowOutcome::TimedOut),
+            ("failed", _) => Some(ShadowOutcome::Failed { reason: self.reason }),
+            ("dropped", _) => Some(ShadowOutcome::Dropped { reason: self.reason }),
+            ("completed", Some(_)) if self.record_version > ANSWER_VERSION => {
+                return Err(unreadable(format!(
+                    "its shadow's version {} is newer: update recast",
+                    self.record_version
+                )));
+            }
+            ("completed", Some(text)) => {
+                let answer = serde_json::from_str(&text).map_err(|error| unreadable(format!("its shadow: {error}")))?;
+                Some(ShadowOutcome::Completed { answer })
+            }
+            (state, _) => return Err(unreadable(format!("its shadow is {state:?}"))),
+        };
+        let Some(kind) = kind(&self.kind) else {
+            return Err(unreadable(format!("its shadow's kind is {:?}", self.kind)));
+        };
+        Ok(ShadowRun {
+            episode: EpisodeId(Uuid::from_bytes(episode)),
+            tenant: tenant.clone(),
+            assignment: Assignment { experiment: experiment.to_owned(), version: self.version, arm: self.arm },
+            kind,
+            sampled_ms: self.sampled_ms,
+            outcome,
+        })
+    }
+}
