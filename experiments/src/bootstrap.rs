@@ -69,7 +69,7 @@ pub fn bootstrap_mean(values: &[f64], settings: Bootstrap) -> Result<Estimate, S
     if values.iter().all(|value| *value == values[0]) {
         return Ok(Estimate { mean: observed, interval: Interval { lower: observed, upper: observed } });
     }
-    let resampled = resampled_means(values, settings.resamples, settings.seed);
+    let resampled = resampled_means(values, values.len(), settings.resamples, settings.seed);
     let tail = 0.5 * (1.0 - settings.level);
     let (low, high) = match settings.method {
         Method::Percentile => (tail, 1.0 - tail),
@@ -92,13 +92,13 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The means of samples drawn with replacement, ascending.
+/// The means of samples of `size` drawn with replacement, ascending.
 #[expect(clippy::cast_precision_loss, reason = "samples are far shorter than 2^53")]
-fn resampled_means(values: &[f64], resamples: usize, seed: u64) -> Vec<f64> {
+pub(crate) fn resampled_means(values: &[f64], size: usize, resamples: usize, seed: u64) -> Vec<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let n = values.len();
     let mut means: Vec<f64> =
-        (0..resamples).map(|_| (0..n).map(|_| values[rng.random_range(0..n)]).sum::<f64>() / n as f64).collect();
+        (0..resamples).map(|_| (0..size).map(|_| values[rng.random_range(0..n)]).sum::<f64>() / size as f64).collect();
     means.sort_by(f64::total_cmp);
     means
 }
@@ -130,7 +130,7 @@ fn bca_tails(values: &[f64], resampled: &[f64], observed: f64, tail: f64) -> (f6
     clippy::cast_sign_loss,
     reason = "the position lies in 0..len"
 )]
-fn quantile(ascending: &[f64], p: f64) -> f64 {
+pub(crate) fn quantile(ascending: &[f64], p: f64) -> f64 {
     let position = p.clamp(0.0, 1.0) * (ascending.len() - 1) as f64;
     let index = position.floor() as usize;
     let next = (index + 1).min(ascending.len() - 1);

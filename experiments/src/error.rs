@@ -32,6 +32,92 @@ pub enum StatsError {
         /// Trials counted.
         trials: u64,
     },
+    /// A value lies outside the bounds that the statistic relies on.
+    #[error("{value} is outside {lower}..{upper}: give the bounds that the metric really has")]
+    OutOfBounds {
+        /// The value.
+        value: f64,
+        /// Lower bound.
+        lower: f64,
+        /// Upper bound.
+        upper: f64,
+    },
+    /// The bounds of a metric are no range.
+    #[error("bounds {lower}..{upper} are no range: give two finite numbers, the lower one first")]
+    Bounds {
+        /// Lower bound.
+        lower: f64,
+        /// Upper bound.
+        upper: f64,
+    },
+    /// A setting that must be above 0 is not.
+    #[error("{name} is {value}: give a finite number above 0")]
+    NotPositive {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        value: f64,
+    },
+    /// A count that must be at least 1 is 0.
+    #[error("{0} is 0: give at least 1")]
+    Zero(&'static str),
+    /// There are values, but fewer than the statistic needs.
+    #[error("{given} values are too few: this needs at least {needed}")]
+    TooFew {
+        /// Values needed.
+        needed: usize,
+        /// Values given.
+        given: usize,
+    },
+    /// The share of one arm is negative, not finite, or all shares are 0.
+    #[error("weight {index} is {value}: weights are finite, not negative, and not all 0")]
+    Weight {
+        /// Position of the weight.
+        index: usize,
+        /// The weight.
+        value: f64,
+    },
+    /// No distribution has this mean and spread within its bounds.
+    #[error("mean {mean} with standard deviation {sd} does not fit into {lower}..{upper} with these ties")]
+    Spread {
+        /// The mean asked for.
+        mean: f64,
+        /// The standard deviation asked for.
+        sd: f64,
+        /// Lower bound.
+        lower: f64,
+        /// Upper bound.
+        upper: f64,
+    },
+}
+
+/// Refuses a value that is not finite, with its place in a stream.
+pub(crate) fn check_value(value: f64, index: u64) -> Result<(), StatsError> {
+    if value.is_finite() {
+        Ok(())
+    } else {
+        Err(StatsError::NotFinite { index: usize::try_from(index).unwrap_or(usize::MAX) })
+    }
+}
+
+/// Refuses bounds that are not finite or not in order.
+pub(crate) fn check_bounds(lower: f64, upper: f64) -> Result<(), StatsError> {
+    if lower.is_finite() && upper.is_finite() && lower < upper {
+        Ok(())
+    } else {
+        Err(StatsError::Bounds { lower, upper })
+    }
+}
+
+/// Refuses bounds that are no range and a value that is not strictly between them.
+pub(crate) fn check_inside(value: f64, lower: f64, upper: f64) -> Result<(), StatsError> {
+    check_bounds(lower, upper)?;
+    if lower < value && value < upper { Ok(()) } else { Err(StatsError::OutOfBounds { value, lower, upper }) }
+}
+
+/// Refuses a setting that is not finite and above 0.
+pub(crate) fn check_positive(name: &'static str, value: f64) -> Result<(), StatsError> {
+    if value.is_finite() && value > 0.0 { Ok(()) } else { Err(StatsError::NotPositive { name, value }) }
 }
 
 /// Refuses an empty sample and one with a value that is not finite.

@@ -4,13 +4,27 @@
 //! so that a report can be computed again to the last bit.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+mod bets;
 mod bootstrap;
+mod confidence;
+mod e_process;
 mod error;
+mod msprt;
+mod noise;
 mod normal;
+mod running;
 mod sign_flip;
+mod srm;
 mod wilson;
+mod win_rate;
 
 pub use bootstrap::{Bootstrap, Estimate, Interval, Method, bootstrap_mean, bootstrap_paired_difference};
+pub use confidence::{AsymptoticInterval, EmpiricalBernstein};
+pub use e_process::{BettingTest, Direction, Evidence, TwoSidedBettingTest};
 pub use error::StatsError;
+pub use msprt::{Msprt, Spread};
+pub use noise::{NoiseFloor, noise_floor};
 pub use sign_flip::{SignFlip, sign_flip};
+pub use srm::{SampleRatio, sample_ratio};
 pub use wilson::wilson;
+pub use win_rate::{WinRate, WinTieLoss, sign_test};
