@@ -1,7 +1,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::InvalidRewrite;
 
 /// What a rewrite is judged by; each is scored with an integer from 1 to 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -56,6 +58,9 @@ impl From<Scores> for [u8; 4] {
 }
 
 impl Scores {
+    /// All ones.
+    pub const LOWEST: Self = Self([1; 4]);
+
     /// The score of one dimension.
     #[must_use]
     pub fn of(self, dimension: Dimension) -> u8 {
@@ -76,6 +81,22 @@ impl Scores {
 pub enum VerdictFault {
     /// The judge was not reached, or answered with an error.
     Unavailable(String),
+    /// The deadline of the question passed first.
+    Late,
+    /// The day's money for this tenant is spent.
+    BudgetSpent,
+    /// The judge declined to answer.
+    Refused(String),
+    /// The answer was cut at its token limit.
+    Truncated,
+    /// The answer is empty.
+    Blank,
+    /// The answer on a list does not have each id exactly once; says what is wrong.
+    Entries(String),
+    /// The text is no rewrite, so the judge was not asked.
+    NoRewrite(InvalidRewrite),
+    /// A rewrite that must score low did not, so nothing this judge said in the same batch counts.
+    CanaryScored,
     /// The answer is no JSON object.
     NotJson,
     /// The answer lacks a dimension.
@@ -88,9 +109,38 @@ impl fmt::Display for VerdictFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unavailable(cause) => write!(f, "the judge did not answer: {cause}"),
+            Self::Late => write!(f, "the judge missed the deadline"),
+            Self::BudgetSpent => write!(f, "the tenant's money for judging is spent for today"),
+            Self::Refused(words) => write!(f, "the judge declined: {words}"),
+            Self::Truncated => write!(f, "the judge's answer was cut at its token limit"),
+            Self::Blank => write!(f, "the judge's answer is empty"),
+            Self::Entries(wrong) => write!(f, "the judge's list is wrong: {wrong}"),
+            Self::NoRewrite(reason) => write!(f, "the text is no rewrite: {reason:?}"),
+            Self::CanaryScored => write!(f, "the judge scored a canary high"),
             Self::NotJson => write!(f, "the judge's answer is no json object"),
             Self::Absent(dimension) => write!(f, "the judge's answer has no {}", dimension.key()),
             Self::NotInteger(dimension) => write!(f, "{} in the judge's answer is no integer", dimension.key()),
+        }
+    }
+}
+
+impl VerdictFault {
+    /// The stable, low-cardinality name of this fault, for metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Late => "late",
+            Self::BudgetSpent => "budget_spent",
+            Self::Refused(_) => "refused",
+            Self::Truncated => "truncated",
+            Self::Blank => "blank",
+            Self::Entries(_) => "entries",
+            Self::NoRewrite(_) => "no_rewrite",
+            Self::CanaryScored => "canary_scored",
+            Self::NotJson => "not_json",
+            Self::Absent(_) => "absent",
+            Self::NotInteger(_) => "not_integer",
         }
     }
 }
@@ -119,7 +169,7 @@ impl Verdict {
     /// object is not searched: whoever can get text into an answer could plant scores there.
     #[must_use]
     pub fn parse(answer: &str) -> Self {
-        match scores(answer) {
+        match one_scores(answer) {
             Ok((scores, reason)) => Self::Scored { scores, reason },
             Err(fault) => Self::Missing { fault },
         }
@@ -135,8 +185,16 @@ impl Verdict {
     }
 }
 
-fn scores(answer: &str) -> Result<(Scores, String), VerdictFault> {
-    let Ok(Value::Object(fields)) = serde_json::from_str(answer) else { return Err(VerdictFault::NotJson) };
+/// The scores and the reason of an answer on one rewrite.
+pub(crate) fn one_scores(answer: &str) -> Result<(Scores, String), VerdictFault> {
+    match serde_json::from_str(answer) {
+        Ok(Value::Object(fields)) => scores(&fields),
+        _ => Err(VerdictFault::NotJson),
+    }
+}
+
+/// The scores and the reason in one object with the four keys.
+pub(crate) fn scores(fields: &Map<String, Value>) -> Result<(Scores, String), VerdictFault> {
     let mut scores = [0; 4];
     for dimension in DIMENSIONS {
         let value = fields.get(dimension.key()).filter(|value| !value.is_null());
