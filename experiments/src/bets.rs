@@ -1,3 +1,5 @@
+use serde::{Deserialize, Serialize};
+
 use crate::error::{StatsError, check_bounds, check_level, check_value};
 
 /// How far a bet or a weight may go: at half of what would ruin the capital, one value costs at most half of it.
@@ -7,7 +9,7 @@ pub(crate) const TRUNCATION: f64 = 0.5;
 ///
 /// Values in `[lower, upper]` are moved to [0, 1] first. The mean starts as if one value of 1/2 with variance 1/4 had
 /// been seen.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bets {
     lower: f64,
     upper: f64,

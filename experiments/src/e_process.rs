@@ -36,7 +36,7 @@ pub struct Evidence {
 /// assert!(test.evidence().rejected);
 /// # Ok::<(), recast_experiments::StatsError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BettingTest {
     bets: Bets,
     capital: Capital,
@@ -150,7 +150,7 @@ fn factor_above(bet: &Bet, null: f64) -> f64 {
 }
 
 /// Capital as a logarithm, with the highest it has been; it starts at 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Capital {
     log: f64,
     highest: f64,
