@@ -119,6 +119,17 @@ pub(crate) fn problems(settings: &Settings) -> Vec<Problem> {
     check(judge.reply_tokens > 0, "judge.reply_tokens", "must be at least 1");
     check(judge.timeout_ms > 0, "judge.timeout_ms", "must be at least 1");
     check(judge.group_ms > 0, "judge.group_ms", "must be at least 1");
+
+    check(settings.experiments.guard_seconds > 0, "experiments.guard_seconds", "must be at least 1");
+    check(settings.experiments.guard_window > 0, "experiments.guard_window", "must be at least 1");
+    let shadow = &settings.shadow;
+    check(shadow.queue > 0, "shadow.queue", "must be at least 1");
+    check(shadow.concurrency > 0, "shadow.concurrency", "must be at least 1");
+    check(shadow.deadline_ms > 0, "shadow.deadline_ms", "must be at least 1");
+    let remote = &shadow.remote.url;
+    check(remote.is_empty() || is_http(remote), "shadow.remote.url", "must start with http:// or https://");
+    check(shadow.remote.timeout_ms > 0, "shadow.remote.timeout_ms", "must be at least 1");
+    check(shadow.remote.response_bytes > 0, "shadow.remote.response_bytes", "must be at least 1");
     found
 }
 

@@ -15,8 +15,14 @@ pub const PROFILES: [(&str, &str); 2] =
     [("demo", include_str!("../profiles/demo.toml")), ("production", include_str!("../profiles/production.toml"))];
 
 const ENV_PREFIX: &str = "RECAST__";
-const SECRETS: [&str; 5] =
-    ["rewriter.remote.api_key", "retrieval.qdrant.api_key", "embedder.api_key", "reranker.api_key", "judge.api_key"];
+const SECRETS: [&str; 6] = [
+    "rewriter.remote.api_key",
+    "retrieval.qdrant.api_key",
+    "embedder.api_key",
+    "reranker.api_key",
+    "judge.api_key",
+    "shadow.remote.api_key",
+];
 
 /// One thing wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -348,8 +354,16 @@ mod tests {
     }
 
     #[test]
+    fn experiments_are_lists_of_tables() {
+        let text = "[[experiments.define]]\nid = \"one\"\nrate = 0.5\n[[experiments.define]]\nid = \"two\"\n";
+        let settings = load_text(text, &[]).unwrap().settings;
+        let ids: Vec<_> = settings.experiments.define.iter().map(|one| one["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["one", "two"]);
+    }
+
+    #[test]
     fn secrets_never_print() {
-        for section in ["embedder", "judge"] {
+        for section in ["embedder", "judge", "shadow.remote"] {
             let effective = load_text(&format!("[{section}]\napi_key = \"canary-secret\"\n"), &[]).unwrap();
             assert!(!effective.display().contains("canary-secret"), "{section}");
             assert!(!format!("{:?}", effective.settings).contains("canary-secret"), "{section}");

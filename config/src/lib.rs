@@ -13,9 +13,9 @@ mod tenant;
 pub use layers::{ConfigError, Effective, PROFILES, Problem, Source, load};
 pub use settings::{
     AdmissionSettings, DeadlineSettings, Device, Durability, EmbedderKind, EmbedderSettings, EpisodeSettings,
-    JudgeKind, JudgeLanguage, JudgeMode, JudgeProvider, JudgeSettings, LimitSettings, LogFormat, OnnxSettings,
-    QdrantSettings, Quantization, RemoteRewriterSettings, RerankerKind, RerankerSettings, RetrievalSettings,
-    RewriterKind, RewriterSettings, ServerSettings, Settings, StateSettings, StoreKind, TelemetrySettings,
-    TenantSettings,
+    ExperimentSettings, JudgeKind, JudgeLanguage, JudgeMode, JudgeProvider, JudgeSettings, LimitSettings, LogFormat,
+    OnnxSettings, QdrantSettings, Quantization, RemoteRewriterSettings, RerankerKind, RerankerSettings,
+    RetrievalSettings, RewriterKind, RewriterSettings, ServerSettings, Settings, ShadowSettings, StateSettings,
+    StoreKind, TelemetrySettings, TenantSettings,
 };
 pub use tenant::{TenantError, TenantProfile};

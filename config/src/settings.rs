@@ -23,6 +23,8 @@ pub struct Settings {
     pub onnxruntime: OnnxSettings,
     pub episodes: EpisodeSettings,
     pub judge: JudgeSettings,
+    pub experiments: ExperimentSettings,
+    pub shadow: ShadowSettings,
     pub telemetry: TelemetrySettings,
 }
 
@@ -206,6 +208,14 @@ section!(
         cache_entries: u64,
         cache_seconds: u64,
     }
+);
+section!(
+    /// Experiments on live traffic; a definition is read by those who run it.
+    ExperimentSettings { define: Vec<serde_json::Value>, guard_seconds: u64, guard_window: usize }
+);
+section!(
+    /// Runs of another arm after the reply.
+    ShadowSettings { queue: usize, concurrency: usize, deadline_ms: u64, busy_above: usize, remote: RemoteRewriterSettings }
 );
 section!(
     /// Logs and traces.
