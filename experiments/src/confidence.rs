@@ -1,6 +1,6 @@
 use crate::bets::{Bets, TRUNCATION};
 use crate::bootstrap::Interval;
-use crate::error::{StatsError, check_level, check_value};
+use crate::error::{StatsError, check_level, check_positive, check_value};
 use crate::running::Running;
 
 /// Confidence sequence of a bounded mean, valid at every look and for every n (empirical Bernstein, Waudby-Smith and
@@ -124,8 +124,13 @@ impl AsymptoticInterval {
         Self::with_rho(alpha, n / (doubled + (doubled + 1.0).ln()), first)
     }
 
-    fn with_rho(alpha: f64, rho: f64, first: u64) -> Result<Self, StatsError> {
+    /// A sequence whose `rho`, in values, is given: larger ones are narrower late and wider early.
+    ///
+    /// # Errors
+    /// `alpha` is not between 0 and 1, or `rho` is not above 0.
+    pub fn with_rho(alpha: f64, rho: f64, first: u64) -> Result<Self, StatsError> {
         check_level(alpha)?;
+        check_positive("rho", rho)?;
         // One value has no spread, so the width before the second would be 0.
         Ok(Self { running: Running::default(), alpha, rho, first: first.max(2) })
     }
