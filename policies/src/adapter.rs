@@ -35,6 +35,14 @@ pub struct AdapterFacts {
     pub layers: usize,
 }
 
+impl AdapterFacts {
+    /// Whether two descriptions are of one adapter. A number that was written as JSON may come back a hair off.
+    pub(crate) fn matches(&self, other: &Self) -> bool {
+        let rest = |facts: &Self| (facts.rank, facts.targets.clone(), facts.layers);
+        (self.alpha - other.alpha).abs() <= 1e-12 * self.alpha && rest(self) == rest(other)
+    }
+}
+
 /// Checks the PEFT adapter of a folder against the base it is meant for.
 ///
 /// # Errors

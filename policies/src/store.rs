@@ -168,8 +168,7 @@ impl PolicyStore {
             let path = dir.join(MANIFEST);
             return Err(PolicyError::ForeignBase { path, expected: manifest.base, found: self.base.hash.clone() });
         }
-        let facts = check_adapter(&dir, &self.base)?;
-        if facts != manifest.adapter {
+        if !check_adapter(&dir, &self.base)?.matches(&manifest.adapter) {
             return Err(PolicyError::damaged(&dir.join(MANIFEST), "describes another adapter than the one beside it"));
         }
         Ok(VerifiedPolicy { dir, manifest, identity })

@@ -23,6 +23,17 @@ fn what_is_published_is_loaded_as_it_was() {
 }
 
 #[test]
+fn any_alpha_survives_the_manifest() {
+    let test = TestStore::new();
+    for index in 1..200_i32 {
+        let mut adapter = TestAdapter::filled(0.5);
+        adapter.config["lora_alpha"] = json!(1.0 / f64::from(index).sqrt() + 0.1);
+        adapter.write(&test.adapter);
+        test.publish(&format!("p{index}"), 0);
+    }
+}
+
+#[test]
 fn a_policy_never_changes() {
     let test = TestStore::with(&["first"]);
     let error = test.store.publish(&draft("first", &test.adapter, 1)).unwrap_err();

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use recast_experiments::{BettingTest, Evidence};
 use serde::{Deserialize, Serialize};
 
-use super::betting::Betting;
 use super::observation::{Pair, Pairing};
 use super::record::Finding;
 use super::rules::{CheckRules, GateRules};
+use crate::error::Result;
 
 /// Sessions remembered, in each of two generations.
 const SESSIONS: usize = 32_768;
@@ -38,9 +39,10 @@ impl Sessions {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Comparison {
     /// Of "the candidate is no better": its rejection is what a promotion needs.
-    gain: Betting,
+    gain: BettingTest,
+    gain_alpha: f64,
     /// Of "the candidate is worse by the margin at most": its rejection ends the candidate.
-    harm: Betting,
+    harm: BettingTest,
     sessions: Sessions,
     /// Pairs since the last advance.
     paired: u64,
@@ -48,21 +50,23 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    pub fn new(rules: &GateRules, attempt: u32) -> Self {
-        Self {
-            gain: Betting::new(rules.alpha_of(attempt), 0.0),
-            harm: Betting::new(rules.rollback_alpha, rules.margin),
+    pub fn new(rules: &GateRules, attempt: u32) -> Result<Self> {
+        let gain_alpha = rules.alpha_of(attempt);
+        Ok(Self {
+            gain: BettingTest::new(gain_alpha, -1.0, 1.0, 0.0)?,
+            gain_alpha,
+            harm: BettingTest::new(rules.rollback_alpha, -1.0, 1.0, rules.margin)?,
             sessions: Sessions::default(),
             paired: 0,
             unpaired: 0,
-        }
+        })
     }
 
     /// Takes the first pair of each session; stops where harm is shown.
-    pub fn take(&mut self, pairing: Pairing, pairs: &[Pair]) {
+    pub fn take(&mut self, pairing: Pairing, pairs: &[Pair]) -> Result<()> {
         for pair in pairs {
-            if self.harm.rejected() {
-                return;
+            if self.shows_harm() {
+                break;
             }
             if !self.sessions.is_new(&pair.session) {
                 continue;
@@ -71,9 +75,10 @@ impl Comparison {
                 Pairing::SameQuestion => self.paired += 1,
                 Pairing::SameTime => self.unpaired += 1,
             }
-            self.gain.push(pair.value());
-            self.harm.push(-pair.value());
+            self.gain.push(pair.value())?;
+            self.harm.push(-pair.value())?;
         }
+        Ok(())
     }
 
     pub fn next_share(&mut self) {
@@ -81,44 +86,45 @@ impl Comparison {
     }
 
     pub fn n(&self) -> u64 {
-        self.gain.n()
+        self.gain.evidence().n
     }
 
     pub fn mean(&self) -> f64 {
-        self.gain.mean()
+        self.gain.evidence().mean
     }
 
     pub fn shows_gain(&self) -> bool {
-        self.gain.rejected()
+        self.gain.evidence().rejected
     }
 
     pub fn shows_harm(&self) -> bool {
-        self.harm.rejected()
+        self.harm.evidence().rejected
     }
 
     /// Whether enough pairs came since the last advance; those of different questions say less.
     pub fn is_enough(&self, rules: &GateRules) -> bool {
         let (paired, unpaired) = (rules.canary.min_paired, rules.canary.min_unpaired);
-        self.paired.saturating_mul(unpaired) + self.unpaired.saturating_mul(paired) >= paired.saturating_mul(unpaired)
+        self.paired.saturating_mul(unpaired).saturating_add(self.unpaired.saturating_mul(paired))
+            >= paired.saturating_mul(unpaired)
     }
 
-    /// Both tests as evidence. `passed` says whether the hypothesis stands as the candidate wants it.
+    /// Both tests as evidence. `passed` says whether each speaks for the candidate.
     pub fn findings(&self, rules: &GateRules) -> Vec<Finding> {
-        let finding = |measure: &str, test: &Betting, bound: f64, passed: bool| Finding {
+        let finding = |measure: &str, evidence: Evidence, alpha: f64, bound: f64, passed: bool| Finding {
             measure: measure.to_owned(),
             value: Some(self.mean()),
             bound: Some(bound),
             passed,
-            n: Some(test.n()),
-            alpha: Some(test.alpha()),
+            n: Some(evidence.n),
+            alpha: Some(alpha),
             mean: Some(self.mean()),
-            // JSON has no infinity
-            e_value: Some(test.e_value().min(f64::MAX)),
-            anytime_p: Some(test.anytime_p()),
+            e_value: Some(evidence.e_value),
+            anytime_p: Some(evidence.anytime_p),
         };
+        let (gain, harm) = (self.gain.evidence(), self.harm.evidence());
         vec![
-            finding("gain", &self.gain, 0.0, self.shows_gain()),
-            finding("no_harm", &self.harm, -rules.margin, !self.shows_harm()),
+            finding("gain", gain, self.gain_alpha, 0.0, gain.rejected),
+            finding("no_harm", harm, rules.rollback_alpha, -rules.margin, !harm.rejected),
         ]
     }
 }

@@ -5,7 +5,6 @@
 //! The gate does no I/O and has no clock: it is told what was observed and what time it is, and says what it decides,
 //! why, and from which numbers. Whoever drives it moves the pointer and writes the records down.
 
-mod betting;
 mod evidence;
 mod live;
 mod observation;
@@ -71,7 +70,7 @@ impl Gate {
             stage: Stage::Sanity,
             share: 0.0,
             entered_ms: now_ms,
-            comparison: Comparison::new(rules, attempt),
+            comparison: Comparison::new(rules, attempt)?,
             checks: Checks::new(now_ms),
         })
     }
@@ -128,7 +127,7 @@ impl Gate {
                 }
             }
             (Stage::Shadow, Observation::Pairs { pairing, pairs }) => {
-                self.comparison.take(*pairing, pairs);
+                self.comparison.take(*pairing, pairs)?;
                 self.decide_shadow(rules, now_ms)
             }
             (Stage::Shadow, Observation::Tick) => self.decide_shadow(rules, now_ms),
@@ -140,7 +139,7 @@ impl Gate {
             (Stage::Canary { .. } | Stage::Watched, observation) => self.decide_serving(rules, observation, now_ms)?,
             _ => return Err(self.misplaced(observation)),
         };
-        self.enter(rules, decision.verdict, now_ms);
+        self.enter(rules, decision.verdict, now_ms)?;
         Ok(GateRecord {
             scope: self.scope.clone(),
             policy: self.policy.clone(),
@@ -196,7 +195,7 @@ impl Gate {
         self.checks.miss(&rules.checks, now_ms);
         let mut figures = Vec::new();
         match observation {
-            Observation::Pairs { pairing, pairs } => self.comparison.take(*pairing, pairs),
+            Observation::Pairs { pairing, pairs } => self.comparison.take(*pairing, pairs)?,
             Observation::Check { figures: found } => figures = self.checks.take(&rules.checks, found, now_ms),
             Observation::Tick => {}
             _ => return Err(self.misplaced(observation)),
@@ -250,9 +249,9 @@ impl Gate {
     }
 
     /// Moves to the stage that follows from a verdict.
-    fn enter(&mut self, rules: &GateRules, verdict: Verdict, now_ms: i64) {
+    fn enter(&mut self, rules: &GateRules, verdict: Verdict, now_ms: i64) -> Result<()> {
         let next = match (verdict, self.stage) {
-            (Verdict::Hold, _) => return,
+            (Verdict::Hold, _) => return Ok(()),
             (Verdict::Reject, _) => Stage::Rejected,
             (Verdict::RollBack, _) => Stage::RolledBack,
             (Verdict::Advance, Stage::Sanity) => Stage::Offline,
@@ -269,7 +268,7 @@ impl Gate {
             self.comparison.next_share();
             self.checks.next_share();
         } else {
-            self.comparison = Comparison::new(rules, self.attempt);
+            self.comparison = Comparison::new(rules, self.attempt)?;
             self.checks = Checks::new(now_ms);
         }
         self.share = match next {
@@ -279,6 +278,7 @@ impl Gate {
         };
         self.stage = next;
         self.entered_ms = now_ms;
+        Ok(())
     }
 }
 
