@@ -1,5 +1,5 @@
 //! What keeps the store from growing without end: retention by age and a bound in bytes, both in small steps between
-//! batches, so that an append never waits for more than one of them.
+//! batches, so that an append never waits for more than one of them. What hangs on an episode goes with it.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,11 @@ const DELETE_EXPIRED: &str = "DELETE FROM episodes WHERE rowid IN
     (SELECT rowid FROM episodes WHERE created_ms < ?1 ORDER BY created_ms LIMIT ?2)";
 const DELETE_OLDEST: &str = "DELETE FROM episodes WHERE rowid IN
     (SELECT rowid FROM episodes ORDER BY created_ms LIMIT ?1)";
+// feedback that came before its episode and has none to go with; what has one goes with it
+const DELETE_WAITING: &str = "DELETE FROM feedback WHERE rowid IN
+    (SELECT rowid FROM feedback AS one WHERE deferred = 1 AND created_ms < ?1
+        AND NOT EXISTS (SELECT 1 FROM episodes WHERE tenant = one.tenant AND id = one.episode)
+        ORDER BY created_ms LIMIT ?2)";
 
 /// The bounds of a store and what is left to do to meet them.
 #[derive(Debug)]
@@ -56,7 +61,8 @@ impl Bounds {
             let cutoff = now_ms.saturating_sub(retention_ms);
             let deleted = connection.prepare_cached(DELETE_EXPIRED)?.execute(params![cutoff, self.slice as i64])?;
             metrics::counter!("recast_episodes_deleted_total", "reason" => "retention").increment(deleted as u64);
-            if deleted == self.slice {
+            let waiting = self.delete_waiting(connection, cutoff)?;
+            if deleted.max(waiting) == self.slice {
                 self.pending = true;
                 return Ok(());
             }
@@ -68,12 +74,19 @@ impl Bounds {
         if free > 0 && (over || free > pages / 4 && free > u64::from(VACUUM_PAGES)) {
             vacuum(connection)?;
             self.pending = true;
+        } else if over && self.delete_waiting(connection, i64::MAX)? > 0 {
+            // it is worth least, and a flood of it must not drive out episodes
+            self.pending = true;
         } else if over {
             let deleted = connection.prepare_cached(DELETE_OLDEST)?.execute(params![self.slice as i64])?;
             metrics::counter!("recast_episodes_deleted_total", "reason" => "bound").increment(deleted as u64);
             self.pending = deleted > 0;
         }
         Ok(())
+    }
+
+    fn delete_waiting(&self, connection: &Connection, before_ms: i64) -> rusqlite::Result<usize> {
+        connection.prepare_cached(DELETE_WAITING)?.execute(params![before_ms, self.slice as i64])
     }
 }
 
@@ -90,7 +103,9 @@ mod tests {
     use recast_config::Durability;
 
     use super::*;
-    use crate::testing::{episode, insert, settings};
+    use crate::feedback::encode;
+    use crate::testing::{episode, everything, feedback, insert, settings};
+    use crate::write::{Write, commit};
 
     fn filled(dir: &tempfile::TempDir, days: i64) -> Connection {
         let mut connection = crate::schema::open_writer(&dir.path().join("e.db"), Durability::Group).unwrap();
@@ -146,5 +161,48 @@ mod tests {
         let mut bounds = Bounds::new(&EpisodeSettings { max_bytes: 1, ..settings(Durability::Group) });
         settle(&mut bounds, &connection, 0);
         assert!(days(&connection).is_empty());
+    }
+
+    #[test]
+    fn what_hangs_on_an_episode_goes_with_it_and_feedback_that_waits_goes_by_age() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = filled(&dir, 0);
+        let (mut old, mut new) = (episode("a", 0), episode("a", 10 * DAY_MS));
+        let nowhere = episode("a", 0);
+        let mut writes = Vec::new();
+        for one in [&mut old, &mut new] {
+            writes.extend(everything(one));
+        }
+        for ms in [1, 9 * DAY_MS] {
+            writes.push(Write::Feedback(Box::new(encode(&feedback(&nowhere, ms)).unwrap())));
+        }
+        commit(&mut connection, writes.iter(), false).unwrap();
+        let rows = |connection: &Connection| {
+            ["episodes", "shadow_runs", "feedback", "verdicts", "rewards"]
+                .map(|table| count(connection, &format!("SELECT count(*) FROM {table}")).unwrap())
+        };
+        assert_eq!(rows(&connection), [2, 2, 4, 2, 2]);
+        let mut bounds = Bounds::new(&EpisodeSettings { retention_days: 5, ..settings(Durability::Group) });
+        settle(&mut bounds, &connection, 10 * DAY_MS);
+        assert_eq!(rows(&connection), [1, 1, 2, 1, 1], "one of everything, and the feedback that still may be joined");
+        let mut bounds = Bounds::new(&EpisodeSettings { max_bytes: 1, ..settings(Durability::Group) });
+        settle(&mut bounds, &connection, 0);
+        assert_eq!(rows(&connection), [0; 5]);
+    }
+
+    #[test]
+    fn a_flood_of_feedback_about_nothing_drives_out_no_episode() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = filled(&dir, 100);
+        let max_bytes = count(&connection, "PRAGMA page_count").unwrap() * 4096 + (256 << 10);
+        let nowhere = episode("a", 0);
+        let flood: Vec<_> =
+            (0..5000).map(|ms| Write::Feedback(Box::new(encode(&feedback(&nowhere, ms)).unwrap()))).collect();
+        commit(&mut connection, flood.iter(), false).unwrap();
+        assert!(count(&connection, "PRAGMA page_count").unwrap() * 4096 > max_bytes, "the flood is large enough");
+        let mut bounds = Bounds::new(&EpisodeSettings { max_bytes, ..settings(Durability::Group) });
+        settle(&mut bounds, &connection, 0);
+        assert!(count(&connection, "PRAGMA page_count").unwrap() * 4096 <= max_bytes);
+        assert_eq!(days(&connection).len(), 100);
     }
 }

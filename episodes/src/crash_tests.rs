@@ -42,25 +42,40 @@ async fn crash_child() {
     }
 }
 
-/// Lets a child write until it has acknowledged `enough` episodes, kills it, and returns all that it acknowledged.
-fn write_and_kill(path: &Path, enough: usize) -> Vec<String> {
+/// Runs `test` of this binary as a child that writes to the store at `path`, lets it acknowledge `enough` lines, does
+/// something with these `meanwhile`, kills it, and returns all the lines.
+pub(crate) fn kill_child(
+    test: &str,
+    (variable, path): (&str, &Path),
+    enough: usize,
+    meanwhile: impl FnOnce(&[String]),
+) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "crash_tests::crash_child", "--nocapture", "--test-threads=1"])
-        .env(CHILD_STORE, path)
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(variable, path)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut acknowledged: Vec<String> = lines.by_ref().take(enough).map(Result::unwrap).collect();
-    // another process reads while this one writes
-    let seen = stored(path);
-    assert!(acknowledged.iter().all(|id| seen.contains(id)), "a reader beside the writer misses acknowledged episodes");
+    meanwhile(&acknowledged);
     child.kill().unwrap();
     // what the pipe still holds was acknowledged before the kill
     acknowledged.extend(lines.map(Result::unwrap));
     assert!(!child.wait().unwrap().success(), "the child must have been killed: {acknowledged:?}");
     acknowledged
+}
+
+fn write_and_kill(path: &Path, enough: usize) -> Vec<String> {
+    kill_child("crash_tests::crash_child", (CHILD_STORE, path), enough, |acknowledged| {
+        // another process reads while this one writes
+        let seen = stored(path);
+        assert!(
+            acknowledged.iter().all(|id| seen.contains(id)),
+            "a reader beside the writer misses acknowledged episodes"
+        );
+    })
 }
 
 fn stored(path: &Path) -> BTreeSet<String> {

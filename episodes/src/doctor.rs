@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use crate::backup::findings;
 use crate::error::EpisodeError;
+use crate::repair::count_orphans;
 use crate::schema::{WriterLock, beside, count, open_reader, version};
 use crate::writer::free_bytes;
 
@@ -35,6 +36,16 @@ pub struct DoctorReport {
     pub oldest_ms: Option<i64>,
     /// When the newest was created.
     pub newest_ms: Option<i64>,
+    /// Shadow runs, however they ended.
+    pub shadow_runs: u64,
+    /// Those of them that have not ended.
+    pub shadow_pending: u64,
+    /// Feedback events.
+    pub feedback: u64,
+    /// Verdicts, missing ones included.
+    pub verdicts: u64,
+    /// Rewards.
+    pub rewards: u64,
     /// Size of the store.
     pub bytes: u64,
     /// Size of its write-ahead log.
@@ -91,6 +102,8 @@ pub fn doctor(path: &Path, settings: &EpisodeSettings) -> DoctorReport {
 }
 
 fn examine(connection: &Connection, report: &mut DoctorReport) -> rusqlite::Result<()> {
+    // one snapshot: a gateway may write meanwhile
+    let connection = &*connection.unchecked_transaction()?;
     report.schema_version = Some(version(connection)?);
     for damage in findings(connection, "PRAGMA quick_check(10)")? {
         report.find(format!("damaged: {damage}"), "restore a backup with `recast restore`");
@@ -99,7 +112,30 @@ fn examine(connection: &Connection, report: &mut DoctorReport) -> rusqlite::Resu
     // two statements: each reads one end of the index
     report.oldest_ms = connection.query_row("SELECT min(created_ms) FROM episodes", [], |row| row.get(0))?;
     report.newest_ms = connection.query_row("SELECT max(created_ms) FROM episodes", [], |row| row.get(0))?;
+    report.shadow_runs = count(connection, "SELECT count(*) FROM shadow_runs")?;
+    report.shadow_pending = count(connection, "SELECT count(*) FROM shadow_runs WHERE state = 'pending'")?;
+    report.feedback = count(connection, "SELECT count(*) FROM feedback")?;
+    report.verdicts = count(connection, "SELECT count(*) FROM verdicts")?;
+    report.rewards = count(connection, "SELECT count(*) FROM rewards")?;
+    if report.shadow_pending > 0 && !report.writer_running {
+        let problem = format!("{} shadow runs were left behind by a process that ended", report.shadow_pending);
+        report.find(problem, "start the gateway, it counts them as dropped; or repair the store");
+    }
+    for (table, orphans) in count_orphans(connection)? {
+        report.find(format!("{orphans} rows of {table} hang on no episode"), "stop the gateway and repair the store");
+    }
+    // reports count in the index, pairs come from the table
+    if outcomes(connection, "")? != outcomes(connection, "NOT INDEXED")? {
+        report.find("the outcomes of shadow runs do not add up", "restore a backup with `recast restore`");
+    }
     Ok(())
+}
+
+/// How many shadow runs ended in each way, counted with or without the help of an index.
+fn outcomes(connection: &Connection, indexed: &str) -> rusqlite::Result<Vec<(String, i64)>> {
+    let sql = format!("SELECT state, count(*) FROM shadow_runs {indexed} GROUP BY state ORDER BY state");
+    let mut statement = connection.prepare(&sql)?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 #[cfg(test)]
@@ -107,9 +143,9 @@ mod tests {
     use recast_config::Durability;
 
     use super::*;
-    use crate::EpisodeStore;
     use crate::schema::SCHEMA_VERSION;
-    use crate::testing::{episode, settings};
+    use crate::testing::{episode, feedback, sampled, settings};
+    use crate::{EpisodeReader, EpisodeStore, RepairReport, repair};
 
     #[tokio::test]
     async fn a_sound_store_has_no_findings_and_its_figures() {
@@ -145,5 +181,40 @@ mod tests {
         assert!(problems[0].contains("low_water_bytes") && problems[1].contains("max_bytes"), "{problems:?}");
         std::fs::write(&path, vec![7; 8192]).unwrap();
         assert!(doctor(&path, &settings(Durability::Strict)).findings[0].problem.contains("damaged"));
+    }
+
+    #[tokio::test]
+    async fn what_hangs_on_nothing_is_found_and_repaired() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("e.db");
+        let settings = settings(Durability::Strict);
+        assert!(matches!(repair(&path, &settings), Err(EpisodeError::Missing { .. })));
+        let store = EpisodeStore::open(&path, &settings).unwrap();
+        let (kept, run) = sampled("a", 1);
+        store.append_sampled(kept.clone(), run).await.unwrap();
+        let (lost, run) = sampled("a", 2);
+        store.append_sampled(lost.clone(), run.clone()).await.unwrap();
+        store.put_feedback(&feedback(&lost, 3)).await.unwrap();
+        let deferred = feedback(&episode("a", 9), 3);
+        store.put_feedback(&deferred).await.unwrap();
+        assert_eq!(doctor(&path, &settings).findings, [], "runs of a living gateway are no finding");
+        assert!(matches!(repair(&path, &settings), Err(EpisodeError::InUse { .. })));
+        store.close().await;
+        let connection = crate::schema::open_writer(&path, Durability::Strict).unwrap();
+        connection.execute("DROP TRIGGER episode_deleted", []).unwrap();
+        connection.execute("DELETE FROM episodes WHERE id = ?1", [lost.id.0.as_bytes()]).unwrap();
+        drop(connection);
+        let report = doctor(&path, &settings);
+        assert_eq!((report.shadow_runs, report.shadow_pending, report.feedback), (2, 2, 2));
+        let problems: Vec<_> = report.findings.iter().map(|finding| finding.problem.as_str()).collect();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems[0].starts_with("2 shadow runs were left behind"), "{problems:?}");
+        assert!(problems[1].contains("1 rows of shadow_runs") && problems[2].contains("1 rows of feedback"));
+        assert_eq!(repair(&path, &settings).unwrap(), RepairReport { runs_dropped: 2, orphans_deleted: 2 });
+        assert_eq!(repair(&path, &settings).unwrap(), RepairReport::default());
+        let report = doctor(&path, &settings);
+        assert_eq!((report.findings.as_slice(), report.shadow_runs, report.feedback), (&[][..], 1, 1));
+        let accounts = EpisodeReader::open(&path).unwrap().shadow_accounting(&kept.tenant, None).unwrap();
+        assert_eq!(accounts[0].dropped.get("restart"), Some(&1));
     }
 }

@@ -23,6 +23,7 @@ mod migrations;
 mod pairs;
 mod reader;
 mod record;
+mod repair;
 mod scan;
 mod schema;
 mod scores;
@@ -32,6 +33,14 @@ mod writer;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod ledger_tests;
+#[cfg(test)]
+mod migration_tests;
+#[cfg(test)]
+mod records_tests;
+#[cfg(test)]
+mod shadow_crash_tests;
 #[cfg(test)]
 mod speed_tests;
 #[cfg(test)]
@@ -46,6 +55,7 @@ pub use feedback::{ArmFeedback, FeedbackStored};
 pub use ledger::ShadowEnd;
 pub use pairs::{Accounting, ArmCount, RunCursor};
 pub use reader::{EpisodeFilter, EpisodeReader, LIST_MAX};
+pub use repair::{RepairReport, repair};
 pub use scan::ScanRange;
 pub use scores::{PutCounts, RewardRecord, Side, VerdictRecord};
 pub use store::{EpisodeStore, StoreHealth};
