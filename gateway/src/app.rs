@@ -29,7 +29,7 @@ use crate::{router, telemetry};
 
 /// How long a connection without a request in flight may linger once shutdown has begun: replies that leave in this
 /// time tell their clients to connect elsewhere, so that no request meets a connection that is just being closed.
-const FAREWELL: Duration = Duration::from_millis(250);
+pub(crate) const FAREWELL: Duration = Duration::from_millis(250);
 
 /// What all routes share.
 pub struct App {
@@ -55,6 +55,11 @@ impl App {
             let detail = "the tenant of this key is not configured here: add its folder to tenants.dir";
             Problem::new(http::StatusCode::FORBIDDEN, "tenant_unknown", detail)
         })
+    }
+
+    /// How far shutdown has come, to be watched.
+    pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
     pub(crate) fn is_shutting_down(&self) -> bool {

@@ -35,7 +35,8 @@ fn unauthorised() -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a valid key is needed: authorization: Bearer rk_...")
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The token of `authorization: Bearer ...`.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, key) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())

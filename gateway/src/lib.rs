@@ -21,6 +21,7 @@ mod pipeline;
 mod problem;
 mod recorder;
 mod request_id;
+mod rewrite_service;
 mod router;
 mod routes;
 mod serve;
@@ -32,6 +33,7 @@ pub use error::GatewayError;
 pub use keys::{KeyError, KeyFile, KeyRecord, MintedKey, Scope};
 pub use parts::Parts;
 pub use pipeline::{Pipeline, PipelineError, QuerySource, Run, RunOptions};
+pub use rewrite_service::RewriteService;
 pub use telemetry::{Telemetry, TelemetryError, init as init_telemetry};
 pub use tenants::{TenantMap, Tenants};
 

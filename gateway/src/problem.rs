@@ -114,7 +114,6 @@ impl Problem {
     }
 
     /// The stable code.
-    #[cfg(test)]
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.code

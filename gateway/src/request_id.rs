@@ -9,11 +9,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::app::App;
 use crate::leftover;
 use crate::problem::{Problem, rendered};
+use crate::serve::Phase;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -33,7 +34,7 @@ impl RequestId {
 }
 
 /// Wraps every route.
-pub async fn envelope(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub async fn envelope(State(phase): State<watch::Receiver<Phase>>, mut request: Request, next: Next) -> Response {
     let start = Instant::now();
     let id = RequestId::of(request.headers());
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).map(str::to_owned);
@@ -50,7 +51,8 @@ pub async fn envelope(State(app): State<Arc<App>>, mut request: Request, next: N
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert(X_REQUEST_ID, value);
     }
-    if app.is_shutting_down() || leftover.remains() {
+    let open = *phase.borrow() == Phase::Open;
+    if !open || leftover.remains() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let status = response.status();

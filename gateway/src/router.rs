@@ -30,15 +30,15 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/openapi.json", get(ops::openapi))
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(Arc::clone(&app), envelope))
+        .layer(from_fn_with_state(app.phase(), envelope))
         .with_state(app)
 }
 
-async fn no_route() -> Response {
+pub(crate) async fn no_route() -> Response {
     Problem::not_found("there is no such route: /openapi.json lists them").into_response()
 }
 
-async fn wrong_method() -> Response {
+pub(crate) async fn wrong_method() -> Response {
     let detail = "this route does not take this method: the header allow lists what it takes";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into_response()
 }

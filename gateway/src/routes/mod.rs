@@ -4,3 +4,4 @@ pub mod documents;
 pub mod episodes;
 pub mod ops;
 pub mod rag;
+pub mod rewrite;
