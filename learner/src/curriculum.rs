@@ -11,7 +11,8 @@ use recast_domain::{Conversation, Role, Turn};
 
 use crate::corpus::TrainingData;
 use crate::names::NameMaker;
-use crate::swap::{Names, SplitDialogue, fresh_names};
+use crate::swap::{Names, SplitDialogue, SplitText, fresh_names};
+use crate::ways;
 
 /// A question with its context, and one rewrite that a careful person wrote.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +48,8 @@ pub struct Shares {
     pub faithful: f64,
     /// Questions whose words are replaced by others, in the query and in the rewrite that keeps them.
     pub reworded: f64,
+    /// Questions that ask again about another thing, or point at one of several, and do so in another way.
+    pub other_ways: f64,
 }
 
 /// Share of copying practice at the very start, where it makes the copying circuit form sooner.
@@ -66,6 +69,7 @@ impl Curriculum {
             copies: share(shares.copies),
             faithful: share(shares.faithful),
             reworded: share(shares.reworded),
+            other_ways: share(shares.other_ways),
         };
         Self { data, names, seed, items, shares }
     }
@@ -114,15 +118,8 @@ impl Curriculum {
         } else {
             Names::new()
         };
-        // Words that no vocabulary of questions holds can only be kept by copying them.
-        if !dialogue.kept.is_empty() && rng.random_bool(self.shares.reworded) {
-            let words = self.words(tenant, rng);
-            let query = dialogue.query.reworded(&dialogue.kept, &words);
-            let gold = dialogue.golds[dialogue.faithful].reworded(&dialogue.kept, &words);
-            let dialogue = SplitDialogue { query, ..dialogue.clone() };
-            let conversation = dialogue.conversation(mentions, &names);
-            return Example { tenant, conversation, rewrite: gold.written(mentions, &names) };
-        }
+        let said = self.said(tenant, dialogue, rng);
+        let dialogue = said.as_ref().unwrap_or(dialogue);
         let mut conversation = dialogue.conversation(mentions, &names);
         // the note is often absent when it counts
         if rng.random_bool(0.3) {
@@ -137,10 +134,42 @@ impl Curriculum {
         Example { tenant, conversation, rewrite }
     }
 
-    /// Words for a question: a stretch of some passage, or characters without meaning.
+    /// The dialogue with its question said in another way, if it is to be.
+    fn said(&self, tenant: usize, dialogue: &SplitDialogue, rng: &mut ChaCha8Rng) -> Option<SplitDialogue> {
+        let reworded = rng.random_bool(self.shares.reworded);
+        let other = rng.random_bool(self.shares.other_ways);
+        if dialogue.kept.is_empty() {
+            let query = (other && ways::asks_again(&dialogue.query)).then(|| ways::again(&dialogue.query, rng))?;
+            return Some(SplitDialogue { query, ..dialogue.clone() });
+        }
+        let pointing = if other { ways::pointing(&dialogue.query, rng) } else { None };
+        if !reworded {
+            return pointing.map(|query| SplitDialogue { query, ..dialogue.clone() });
+        }
+        // Words that no vocabulary of questions holds can only be kept by copying them.
+        let words = self.words(tenant, rng);
+        let query = pointing.as_ref().unwrap_or(&dialogue.query).reworded(&dialogue.kept, &words);
+        let golds = vec![dialogue.golds[dialogue.faithful].reworded(&dialogue.kept, &words)];
+        Some(SplitDialogue { query, golds, faithful: 0, thought: SplitText(Vec::new()), ..dialogue.clone() })
+    }
+
+    /// Words for a question: halves of two questions of the train split, a stretch of some passage, or characters
+    /// without meaning. The halves look most like a question that nobody asked yet.
     fn words(&self, tenant: usize, rng: &mut ChaCha8Rng) -> String {
+        let kind = rng.random_range(0..10);
+        if kind < 5 {
+            let any = self.items.choose(rng).zip(self.items.choose(rng));
+            let kept = |(t, d): &(usize, usize)| self.data.tenants[*t].dialogues[*d].kept.chars().collect::<Vec<_>>();
+            if let Some((first, second)) = any.map(|(first, second)| (kept(first), kept(second)))
+                && !first.is_empty()
+                && !second.is_empty()
+            {
+                let (end, start) = (rng.random_range(1..=first.len()), rng.random_range(0..second.len()));
+                return first[..end].iter().chain(&second[start..]).collect();
+            }
+        }
         let tenant = &self.data.tenants[tenant];
-        let passage = tenant.passages.choose(rng).filter(|_| rng.random_bool(0.7));
+        let passage = tenant.passages.choose(rng).filter(|_| kind < 8);
         let Some(passage) = passage else { return self.names.noise(rng) };
         let text: Vec<char> = passage.text.original(&tenant.mentions).chars().filter(|c| !c.is_control()).collect();
         let length = rng.random_range(2..=10).min(text.len());
@@ -181,7 +210,12 @@ mod tests {
 
     fn curriculum(swapped: f64, copies: f64) -> Curriculum {
         let data = Corpus { tenants: vec![tenant()] }.training().unwrap();
-        Curriculum::new(Arc::new(data), maker(), 7, Shares { swapped, copies, faithful: 0.0, reworded: 0.0 })
+        Curriculum::new(
+            Arc::new(data),
+            maker(),
+            7,
+            Shares { swapped, copies, faithful: 0.0, reworded: 0.0, other_ways: 0.0 },
+        )
     }
 
     #[test]
@@ -212,16 +246,17 @@ mod tests {
     #[test]
     fn reworded_questions_and_their_rewrites_share_words_that_training_does_not_hold() {
         let data = Corpus { tenants: vec![tenant()] }.training().unwrap();
-        let shares = Shares { swapped: 0.75, copies: 0.0, faithful: 1.0, reworded: 1.0 };
+        let shares = Shares { swapped: 0.75, copies: 0.0, faithful: 1.0, reworded: 1.0, other_ways: 0.0 };
         let examples = Curriculum::new(Arc::new(data), maker(), 7, shares).examples(0, 200, 0.5);
         let usual = ["孕妇能喝吗", "怎么吃", "多少钱"];
         for example in &examples {
             let (query, rewrite) = (&example.conversation.query, &example.rewrite);
-            assert!(!usual.contains(&query.as_str()), "{query} is as it was");
             let words = query.trim_start_matches("第二个").trim();
             assert!(rewrite.contains(words), "{rewrite} does not keep {words}");
         }
         let distinct: std::collections::HashSet<_> = examples.iter().map(|e| &e.conversation.query).collect();
+        let as_they_were = examples.iter().filter(|e| usual.contains(&e.conversation.query.as_str())).count();
+        assert!(as_they_were < 60, "{as_they_were} of 200 are as they were");
         assert!(distinct.len() > 100, "{} of 200 are distinct", distinct.len());
     }
 

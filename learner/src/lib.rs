@@ -22,6 +22,7 @@ mod sft;
 mod swap;
 mod trainer;
 mod validate;
+mod ways;
 
 pub use checkpoint::{Checkpoints, RunState};
 pub use contrastive::{ContrastiveObjective, RankingValidation, in_batch_loss, ranking_loss, unit_rows};

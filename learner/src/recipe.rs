@@ -183,6 +183,7 @@ fn rewriter(
             copies: training.copies,
             faithful: training.faithful,
             reworded: training.reworded,
+            other_ways: training.other_ways,
         },
     );
     let validation = RewriteValidation::new(&prepared.corpus, &prepared.names, settings.seed);

@@ -68,6 +68,8 @@ pub struct RewriterTraining {
     pub faithful: f64,
     /// Share of examples whose words are replaced by others that only copying can keep.
     pub reworded: f64,
+    /// Share of questions that ask again, or point at one of several things, in other ways than the data do.
+    pub other_ways: f64,
     /// Label smoothing.
     pub smoothing: f64,
     /// Weight of the loss on prompts.
@@ -139,7 +141,8 @@ impl TrainSettings {
             swapped: 0.75,
             copies: 0.05,
             faithful: 0.9,
-            reworded: 0.35,
+            reworded: 0.45,
+            other_ways: 0.6,
             smoothing: 0.05,
             prompt_weight: 0.15,
             prompt,
@@ -157,7 +160,7 @@ impl TrainSettings {
             workers,
             vocabulary: VocabularySettings::default(),
             teacher: RewriterTraining {
-                shape: Shape { hidden: 288, intermediate: 864, layers: 6, heads: 9, key_heads: 9, head_dim: 32 },
+                shape: Shape { hidden: 256, intermediate: 768, layers: 6, heads: 8, key_heads: 8, head_dim: 32 },
                 minutes: 60.0,
                 learning_rate: 1.2e-3,
                 half: true,
