@@ -90,9 +90,9 @@ impl Facts {
         let lower = self.context.to_lowercase();
         let (Some(at), false) = (lower.find(name), self.points_first == self.points_second) else { return true };
         let turn = self.first_turn.to_lowercase();
-        // "A and B" in one turn: A in the first half; else the whole first turn
-        let two = ["和", "跟", "、", "与", " vs ", " and "].iter().any(|joint| turn.contains(joint));
-        let border = if two { turn.len() * 2 / 5 } else { turn.len() };
+        // "A and B" in one turn: before the joint; else anywhere in the first turn
+        let joint = ["和", "跟", "、", "与", " vs ", " and "].iter().filter_map(|joint| turn.find(joint)).min();
+        let border = joint.unwrap_or(turn.len());
         (at < border) == self.points_first
     }
 }

@@ -16,6 +16,7 @@ mod error;
 mod group;
 mod heuristic;
 mod item;
+mod labels;
 mod list;
 mod open;
 mod openai;
@@ -32,10 +33,14 @@ pub use cache::{StoredReply, VerdictKey, VerdictStore};
 pub use error::JudgeError;
 pub use heuristic::HeuristicJudge;
 pub use item::{Candidate, Flips, GroupVerdict, Judge, JudgeItem, Judged, LabelRank};
+pub use labels::{LabelledHits, label_quality, ndcg_at_10, rank_incentive};
 pub use open::open_judge;
 pub use openai::OpenAiJudge;
 pub use prompt::{Entry, PROMPT_VERSION, Prompt, SCHEMA_VERSION, list_prompt, rubric_prompt};
-pub use reward::{Arm, Missing, REWARD_VERSION, Reward, RewardParts, RewardWeights, Side, quality, reward};
+pub use reward::{
+    Arm, Missing, REWARD_VERSION, RetrievalSignal, Retrieved, Reward, RewardParts, RewardWeights, Side, explain,
+    judged_reward, quality, reward,
+};
 pub use rules::{InvalidRewrite, RewriteRules, invalid_rewrite};
 pub use shaping::{Shaping, ShapingRules};
 pub use transport::{RawReply, Transport};
