@@ -58,6 +58,14 @@ pub enum StatsError {
         /// What was given.
         value: f64,
     },
+    /// A share is not between 0 and 1.
+    #[error("{name} is {value}: give a share from 0 to 1")]
+    Share {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        value: f64,
+    },
     /// A count that must be at least 1 is 0.
     #[error("{0} is 0: give at least 1")]
     Zero(&'static str),
@@ -142,4 +150,9 @@ pub(crate) fn paired_differences(left: &[f64], right: &[f64]) -> Result<Vec<f64>
 /// Refuses a confidence level outside (0, 1).
 pub(crate) fn check_level(level: f64) -> Result<(), StatsError> {
     if level > 0.0 && level < 1.0 { Ok(()) } else { Err(StatsError::Level(level)) }
+}
+
+/// Refuses a share outside 0 to 1.
+pub(crate) fn check_share(name: &'static str, value: f64) -> Result<(), StatsError> {
+    if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(StatsError::Share { name, value }) }
 }

@@ -1,4 +1,9 @@
-//! Statistics of comparisons: bootstrap intervals, a paired permutation test, an interval of a rate.
+//! Statistics of comparisons.
+//!
+//! A comparison looked at once, after a number of pairs fixed beforehand, is for [`bootstrap_paired_difference`],
+//! [`sign_flip`], [`paired_t`] and [`WinTieLoss`]. One that is watched while pairs come in is for [`BettingTest`],
+//! [`EmpiricalBernstein`] and their kin, which hold at every look. [`plan()`](fn@plan) says how many pairs either needs,
+//! [`noise_floor`] and [`sample_ratio`] whether a difference may be believed at all.
 //!
 //! Pure functions over slices of `f64`: no I/O, no clock, and every random draw comes from a seed in the arguments,
 //! so that a report can be computed again to the last bit.
@@ -14,9 +19,12 @@ mod msprt;
 mod noise;
 mod normal;
 mod off_policy;
+mod pair_model;
 mod paired;
+mod plan;
 mod running;
 mod sign_flip;
+mod simulate;
 mod spending;
 mod srm;
 mod wilson;
@@ -30,8 +38,11 @@ pub use error::StatsError;
 pub use msprt::{Msprt, Spread};
 pub use noise::{NoiseFloor, noise_floor};
 pub use off_policy::{LoggedAction, OffPolicy, off_policy};
+pub use pair_model::PairModel;
 pub use paired::{PairedT, paired_t};
+pub use plan::{Goal, Plan, Search, WinRatePlan, plan, plan_win_rate};
 pub use sign_flip::{SignFlip, sign_flip};
+pub use simulate::{Procedure, Simulation};
 pub use spending::attempt_alpha;
 pub use srm::{SampleRatio, sample_ratio};
 pub use wilson::wilson;
