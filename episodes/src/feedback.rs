@@ -12,6 +12,12 @@ use crate::write::Written;
 const INSERT: &str = "INSERT INTO feedback (tenant, id, episode, created_ms, signal, deferred)
     SELECT ?1, ?2, ?3, ?4, ?5, NOT EXISTS (SELECT 1 FROM episodes WHERE tenant = ?1 AND id = ?3)
     WHERE true ON CONFLICT (tenant, id) DO NOTHING";
+// from the experiment's episodes to their feedback: the cross join keeps that order, and without statistics SQLite would
+// rather walk all episodes of the tenant
+pub(crate) const BY_EXPERIMENT: &str = "SELECT e.id, e.experiment_version, e.arm, f.created_ms, f.signal
+    FROM episodes AS e INDEXED BY episodes_by_experiment CROSS JOIN feedback AS f
+        ON f.tenant = e.tenant AND f.episode = e.id
+    WHERE e.tenant = ?1 AND e.experiment = ?2 ORDER BY e.id, f.created_ms";
 
 /// What became of a feedback event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,11 +115,7 @@ impl EpisodeReader {
         experiment: &str,
     ) -> Result<Vec<ArmFeedback>, EpisodeError> {
         let rows = self.read(|connection| {
-            // the cross join keeps the order of the tables: from the experiment's episodes to their feedback
-            let sql = "SELECT e.id, e.experiment_version, e.arm, f.created_ms, f.signal
-                FROM episodes AS e CROSS JOIN feedback AS f ON f.tenant = e.tenant AND f.episode = e.id
-                WHERE e.tenant = ?1 AND e.experiment = ?2 ORDER BY e.id, f.created_ms";
-            let mut statement = connection.prepare_cached(sql)?;
+            let mut statement = connection.prepare_cached(BY_EXPERIMENT)?;
             let rows = statement.query_map((tenant.as_str(), experiment), |row| {
                 let event: ([u8; 16], u32, String, i64, String) =
                     (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);

@@ -9,6 +9,8 @@ use uuid::Uuid;
 use crate::error::EpisodeError;
 use crate::ledger::{ANSWER_VERSION, PENDING, kind_text};
 use crate::reader::{EpisodeReader, LIST_MAX, Stored, Values, hex};
+pub(crate) const MEMBERS: &str = "SELECT id, record_version, body FROM episodes INDEXED BY episodes_by_experiment
+    WHERE tenant = ?1 AND experiment = ?2 AND id > ?3 ORDER BY id LIMIT ?4";
 
 /// What became of the requests that one arm of one version of an experiment was sampled for.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -87,8 +89,12 @@ fn kind(text: &str) -> Option<ShadowKind> {
     [ShadowKind::Treatment, ShadowKind::Control].into_iter().find(|kind| kind_text(*kind) == text)
 }
 
-const COUNTS: &str = "SELECT version, arm, kind, state, reason, count(*), experiment FROM shadow_runs
+pub(crate) const COUNTS: &str = "SELECT version, arm, kind, state, reason, count(*), experiment FROM shadow_runs
     WHERE tenant = :tenant";
+pub(crate) const BY_OUTCOME: &str = " GROUP BY experiment, version, arm, kind, state, reason";
+pub(crate) const ARM_COUNTS: &str = "SELECT experiment_version, arm, count(*), total(degraded)
+    FROM episodes INDEXED BY episodes_by_experiment
+    WHERE tenant = ?1 AND experiment = ?2 GROUP BY experiment_version, arm ORDER BY experiment_version, arm";
 
 impl EpisodeReader {
     /// What became of the sampled requests of one tenant, in one experiment or in all, by experiment, version, arm and
@@ -110,7 +116,7 @@ impl EpisodeReader {
                 sql.push_str(" AND experiment = :experiment");
                 values.push((":experiment", experiment));
             }
-            sql.push_str(" GROUP BY experiment, version, arm, kind, state, reason");
+            sql.push_str(BY_OUTCOME);
             let mut statement = connection.prepare_cached(&sql)?;
             let rows = statement.query_map(values.as_slice(), |row| {
                 let key: (String, u32, String, String) = (row.get(6)?, row.get(0)?, row.get(1)?, row.get(2)?);
@@ -203,9 +209,7 @@ impl EpisodeReader {
     /// When the store cannot be read.
     pub fn arm_counts(&self, tenant: &TenantId, experiment: &str) -> Result<Vec<ArmCount>, EpisodeError> {
         self.read(|connection| {
-            let sql = "SELECT experiment_version, arm, count(*), total(degraded) FROM episodes
-                WHERE tenant = ?1 AND experiment = ?2 GROUP BY experiment_version, arm ORDER BY experiment_version, arm";
-            let mut statement = connection.prepare_cached(sql)?;
+            let mut statement = connection.prepare_cached(ARM_COUNTS)?;
             let rows = statement.query_map((tenant.as_str(), experiment), |row| {
                 let (episodes, degraded): (i64, f64) = (row.get(2)?, row.get(3)?);
                 let (version, arm) = (row.get(0)?, row.get(1)?);
@@ -229,9 +233,7 @@ impl EpisodeReader {
     ) -> Result<Vec<Episode>, EpisodeError> {
         let after = after.map_or([0; 16], |id| *id.0.as_bytes());
         let rows = self.read(|connection| {
-            let sql = "SELECT id, record_version, body FROM episodes
-                WHERE tenant = ?1 AND experiment = ?2 AND id > ?3 ORDER BY id LIMIT ?4";
-            let mut statement = connection.prepare_cached(sql)?;
+            let mut statement = connection.prepare_cached(MEMBERS)?;
             let values = (tenant.as_str(), experiment, after, limit.min(LIST_MAX) as i64);
             statement.query_map(values, crate::reader::stored)?.collect::<rusqlite::Result<Vec<_>>>()
         })?;
@@ -266,7 +268,7 @@ fn unknown(what: &str, text: &str) -> EpisodeError {
 
 /// The statement is put together from fixed parts; whatever a caller gives is bound. From the runs to their episodes:
 /// that is the order that the cross join keeps.
-fn query(
+pub(crate) fn query(
     state: &str,
     (tenant, experiment): (&TenantId, &str),
     version: Option<u32>,

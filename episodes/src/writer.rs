@@ -25,6 +25,7 @@ const GATHER: Duration = Duration::from_millis(15);
 const IDLE: Duration = Duration::from_secs(1);
 
 /// What the writer is asked to do.
+#[cfg_attr(test, expect(clippy::large_enum_variant, reason = "only tests have the small one"))]
 pub(crate) enum Job {
     /// Write something; the sender, where there is one, hears of the commit.
     Write(Write, Option<oneshot::Sender<Applied>>),
@@ -194,16 +195,17 @@ impl Writer {
                 return;
             }
         };
-        let mut stored = 0;
+        // counted before anybody hears of it: who was told may look
+        let is_stored = |(waiting, outcome): &(&Waiting, &Applied)| waiting.write.is_episode() && outcome.is_ok();
+        let stored = batch.iter().zip(&applied).filter(is_stored).count() as u64;
+        self.shared.stored.fetch_add(stored, Ordering::Relaxed);
+        metrics::counter!("recast_episodes_stored_total").increment(stored);
         for (waiting, outcome) in batch.into_iter().zip(applied) {
-            match &outcome {
-                Ok(_) => stored += u64::from(waiting.write.is_episode()),
-                Err(_) => self.shared.count_lost(&waiting.write, "refused"),
+            if outcome.is_err() {
+                self.shared.count_lost(&waiting.write, "refused");
             }
             answer(waiting.reply, outcome);
         }
-        self.shared.stored.fetch_add(stored, Ordering::Relaxed);
-        metrics::counter!("recast_episodes_stored_total").increment(stored);
     }
 
     fn room(&self) -> Result<(), NotStored> {
