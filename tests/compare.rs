@@ -71,3 +71,31 @@ fn an_argument_that_cannot_be_meant_is_named_with_the_fix() {
     let stray = stray.display().to_string();
     refused(&["experiment", "compare", "--a", "raw", "--b", "gold", &stray], &["--tenant"]);
 }
+
+#[test]
+fn a_rewrite_service_of_a_missing_model_says_what_is_missing() {
+    let world = World::new();
+    let output = world.run(&["rewriter", "serve", "--model", "no/such/model", "--listen", "127.0.0.1:0"]);
+    let complaints = text(&output.stderr);
+    assert!(!output.status.success(), "{complaints}");
+    assert!(complaints.contains("no/such/model"), "{complaints}");
+}
+
+#[test]
+fn a_plan_says_how_many_pairs_an_effect_needs() {
+    let world = World::new();
+    let plan = |effect: &str| {
+        let args =
+            ["experiment", "plan", "--effect", effect, "--sd", "0.4", "--ties", "0.3", "--win-rate", "0.6", "--json"];
+        // A plan needs no settings, and so no --config.
+        let output = world.bare_command(&args).output().expect("the binary runs");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("JSON")
+    };
+    let (large, small) = (plan("0.2"), plan("0.1"));
+    let fixed = |plan: &serde_json::Value| plan["mean"]["fixed"].as_u64().expect("a number");
+    // ((1.960 + 0.842) * 0.4 / 0.2)^2 = 31.4; half the effect needs four times as many.
+    assert_eq!((fixed(&large), fixed(&small)), (32, 126));
+    assert!(small["mean"]["sequential_median"].as_u64() > large["mean"]["sequential_median"].as_u64());
+    assert!(large["win_rate"]["pairs"].as_u64() > large["win_rate"]["decided"].as_u64());
+}

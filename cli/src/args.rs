@@ -30,6 +30,8 @@ pub enum Command {
     Episodes(EpisodesArgs),
     /// Measure retrieval for raw queries, rewrites and gold rewrites
     Eval(EvalArgs),
+    /// Offer a model to other programs as a rewrite service
+    Rewriter(RewriterArgs),
     /// Plan, run, report and check comparisons of rewriters
     Experiment(ExperimentArgs),
     /// Fit fusion weights and score calibration on the validation split

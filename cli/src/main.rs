@@ -11,6 +11,7 @@ mod keys;
 mod labelled;
 mod maintenance;
 mod out;
+mod rewriter_serve;
 mod serve;
 mod stop;
 mod tenant;
@@ -43,6 +44,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Keys(args) => keys::run(&args),
         Command::Episodes(args) => episodes::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Rewriter(args) => rewriter_serve::run(&args),
         Command::Experiment(args) => experiment::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Train(args) => train::run(&args),

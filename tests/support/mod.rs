@@ -53,10 +53,16 @@ impl World {
 
     /// The command line `recast ARGS --config ...` in this world.
     pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.bare_command(args);
+        command.args(["--config", &self.path("recast.toml").display().to_string()]);
+        command
+    }
+
+    /// The command line `recast ARGS`, for commands that take no settings.
+    pub fn bare_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_recast"));
         command
             .args(args)
-            .args(["--config", &self.path("recast.toml").display().to_string()])
             .current_dir(repository())
             .envs(self.overrides.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null());

@@ -1,11 +1,45 @@
-//! Arguments of the commands that compare rewriters: `experiment`.
+//! Arguments of the commands that compare rewriters: `rewriter` and `experiment`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::{Settings, SplitArg};
-use crate::experiment::RewriterName;
+use crate::experiment::{Fraction, RewriterName};
+
+#[derive(Debug, Args)]
+pub struct RewriterArgs {
+    #[command(subcommand)]
+    pub command: RewriterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RewriterCommand {
+    /// Offer a model folder as a rewrite service: POST /api/rewrite_query
+    Serve(RewriterServeArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RewriterServeArgs {
+    /// A model folder, or a .gguf file
+    #[arg(long)]
+    pub model: PathBuf,
+    /// Address and port; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:7861")]
+    pub listen: SocketAddr,
+    /// Name of the environment variable that holds the key callers must send; without it anybody may ask
+    #[arg(long, value_name = "NAME")]
+    pub api_key_env: Option<String>,
+    /// The folder of tenants, for their prompts; the settings' own without it
+    #[arg(long)]
+    pub tenants: Option<PathBuf>,
+    /// Also stop when standard input ends, so that no service outlives the program that started it
+    #[arg(long)]
+    pub stop_with_stdin: bool,
+    #[command(flatten)]
+    pub settings: Settings,
+}
 
 #[derive(Debug, Args)]
 pub struct ExperimentArgs {
@@ -15,8 +49,38 @@ pub struct ExperimentArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum ExperimentCommand {
+    /// How many pairs an effect of a given size needs
+    Plan(PlanArgs),
     /// Compare two rewriters over labelled dialogues, offline
     Compare(CompareArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Smallest mean difference of a pair that should be found, of a metric from 0 to 1
+    #[arg(long, allow_negative_numbers = true)]
+    pub effect: f64,
+    /// Standard deviation of a pair's difference, ties included
+    #[arg(long)]
+    pub sd: f64,
+    /// Share of pairs without any difference, 0 to 1
+    #[arg(long, default_value = "0")]
+    pub ties: Fraction,
+    /// Chance of finding a difference that is not there
+    #[arg(long, default_value = "0.05")]
+    pub alpha: Fraction,
+    /// Chance of finding the effect
+    #[arg(long, default_value = "0.8")]
+    pub power: Fraction,
+    /// Share of the pairs without ties that the better arm wins; adds a plan for the win rate
+    #[arg(long)]
+    pub win_rate: Option<Fraction>,
+    /// Seed of the simulation
+    #[arg(long, default_value_t = 7)]
+    pub seed: u64,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,14 +4,16 @@ mod arm;
 mod compare;
 mod labels;
 mod names;
+mod plan;
 
-pub use names::RewriterName;
+pub use names::{Fraction, RewriterName};
 
 use crate::args::{ExperimentArgs, ExperimentCommand};
 
-/// `recast experiment compare`
+/// `recast experiment plan|compare`
 pub fn run(args: &ExperimentArgs) -> anyhow::Result<()> {
     match &args.command {
+        ExperimentCommand::Plan(args) => plan::run(args),
         ExperimentCommand::Compare(args) => compare::run(args),
     }
 }
