@@ -32,7 +32,7 @@ pub use app::{Gateway, RunningGateway, ShutdownReport};
 pub use error::GatewayError;
 pub use keys::{KeyError, KeyFile, KeyRecord, MintedKey, Scope};
 pub use parts::Parts;
-pub use pipeline::{Pipeline, PipelineError, QuerySource, Run, RunOptions};
+pub use pipeline::{ArmError, Pipeline, PipelineError, QuerySource, Run, RunOptions};
 pub use rewrite_service::RewriteService;
 pub use telemetry::{Telemetry, TelemetryError, init as init_telemetry};
 pub use tenants::{TenantMap, Tenants};

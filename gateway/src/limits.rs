@@ -11,7 +11,7 @@ use governor::{Quota, RateLimiter};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use recast_config::AdmissionSettings;
 use recast_domain::TenantId;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::Problem;
 
@@ -22,7 +22,16 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
 /// A place in the pipeline; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
+    left: Arc<Notify>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // The place first: whoever is told must find it free.
+        drop(self.permit.take());
+        self.left.notify_waiters();
+    }
 }
 
 /// What a tenant has left, for the reply's headers.
@@ -49,6 +58,7 @@ pub struct Limits {
     refill: Duration,
     places: Arc<Semaphore>,
     n_places: usize,
+    left: Arc<Notify>,
 }
 
 impl Limits {
@@ -65,6 +75,7 @@ impl Limits {
             refill: Duration::from_secs(1) / rate.get(),
             places: Arc::new(Semaphore::new(settings.max_in_flight)),
             n_places: settings.max_in_flight,
+            left: Arc::new(Notify::new()),
         }
     }
 
@@ -99,7 +110,7 @@ impl Limits {
     /// 429 when all places are taken.
     pub fn admit(&self) -> Result<Permit, Problem> {
         match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(permit) => Ok(Permit { _permit: permit }),
+            Ok(permit) => Ok(Permit { permit: Some(permit), left: Arc::clone(&self.left) }),
             Err(_) => {
                 metrics::counter!("recast_refused_total", "reason" => "overload").increment(1);
                 let detail = "too many requests are in flight: wait as long as retry-after says";
@@ -113,6 +124,17 @@ impl Limits {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.n_places.saturating_sub(self.places.available_permits())
+    }
+
+    /// Waits until at most `busy_above` places are taken.
+    pub async fn calm(&self, busy_above: usize) {
+        loop {
+            let left = self.left.notified();
+            if self.in_flight() <= busy_above {
+                return;
+            }
+            left.await;
+        }
     }
 
     /// Forgets tenants whose allowance is full again.
@@ -161,5 +183,18 @@ mod tests {
         assert_eq!(limits.in_flight(), 2);
         drop(first);
         assert!(limits.admit().is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_calm_goes_on_with_the_reply_that_makes_it_calm() {
+        use futures::FutureExt;
+        let limits = limits(1, 8);
+        let mut permits: Vec<_> = (0..3).map(|_| limits.admit().unwrap()).collect();
+        let mut calm = Box::pin(limits.calm(1));
+        assert!(calm.as_mut().now_or_never().is_none());
+        permits.pop();
+        assert!(calm.as_mut().now_or_never().is_none());
+        permits.pop();
+        calm.await;
     }
 }

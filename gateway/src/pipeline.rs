@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use recast_config::{DeadlineSettings, TenantProfile};
-use recast_domain::{Conversation, Degradation, ErrorKind, KbName, PolicyId, Rewrite, RewriteSource, Timings, Trace};
+use recast_domain::{Conversation, ErrorKind, KbName, PolicyId, Rewrite, RewriteSource, Timings, Trace};
 use recast_retrieval::store::Filter;
 use recast_retrieval::{LegChoice, RetrievalError, Retriever, SearchRequest};
-use recast_rewriter::{Ladder, RewriteLimits, RewriteRequest};
-use tokio::time::Instant;
+use recast_rewriter::{Ladder, RewriteError, RewriteLimits, RewriteRequest, Rewriter, Rewritten, checked_rewrite};
+use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 /// Where the query comes from.
@@ -91,6 +91,30 @@ impl PipelineError {
     }
 }
 
+/// Why an arm has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ArmError {
+    /// Its rewriter has none.
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
+    /// Nothing could be searched.
+    #[error(transparent)]
+    Search(#[from] PipelineError),
+}
+
+/// When a run started: for its deadlines, and for what it took.
+#[derive(Debug, Clone, Copy)]
+struct Clocks {
+    start: Instant,
+    wall: Clock,
+}
+
+impl Clocks {
+    fn start() -> Self {
+        Self { start: Instant::now(), wall: Clock::now() }
+    }
+}
+
 /// Rewriter and retriever, with their deadlines.
 #[derive(Clone)]
 pub struct Pipeline {
@@ -110,6 +134,18 @@ impl Pipeline {
     #[must_use]
     pub fn with_deadlines(&self, deadlines: DeadlineSettings) -> Self {
         Self { deadlines, ..self.clone() }
+    }
+
+    /// The same parts with another ladder; arms of experiments have their own.
+    #[must_use]
+    pub fn with_ladder(&self, ladder: Arc<Ladder>) -> Self {
+        Self { ladder, ..self.clone() }
+    }
+
+    /// The deadlines of a run.
+    #[must_use]
+    pub fn deadlines(&self) -> &DeadlineSettings {
+        &self.deadlines
     }
 
     /// The retriever.
@@ -134,14 +170,55 @@ impl Pipeline {
         conversation: &Conversation,
         options: RunOptions,
     ) -> Result<Run, PipelineError> {
-        let (start, clock) = (Instant::now(), Clock::now());
-        let bound = options.budget.map_or(self.deadlines.request(), |budget| budget.min(self.deadlines.request()));
-        let end = start + bound;
-
+        let clock = Clocks::start();
+        let (end, reserve) = self.bounds(clock, &options);
         // However late the rewriter is, enough of a short budget is left to search the user's own query.
-        let reserve = self.deadlines.retrieval().min(bound / 2);
-        let (rewrite, prompt_hash, mut degraded) = self.query(tenant, conversation, &options, end - reserve).await;
-        let rewritten = clock.elapsed();
+        let query = self.query(tenant, conversation, &options, end - reserve).await;
+        self.search(tenant, options, query, clock, end).await
+    }
+
+    /// Runs once with this rewriter and no stand-in for it, whatever `options.query` says: shadow runs measure one
+    /// rewriter, not the ladder.
+    ///
+    /// # Errors
+    /// When the rewriter fails, is late or writes no query, and when nothing could be searched.
+    pub async fn run_with(
+        &self,
+        rewriter: &dyn Rewriter,
+        tenant: &Arc<TenantProfile>,
+        conversation: &Conversation,
+        options: RunOptions,
+    ) -> Result<Run, ArmError> {
+        let clock = Clocks::start();
+        let (end, reserve) = self.bounds(clock, &options);
+        let request =
+            RewriteRequest { tenant: Arc::clone(tenant), conversation: conversation.clone(), seed: options.seed };
+        let deadline = (end - reserve).min(clock.start + self.deadlines.rewrite());
+        let span = tracing::debug_span!("rewrite", gen_ai.operation.name = "text_completion");
+        let written = timeout_at(deadline, rewriter.rewrite(&request, deadline)).instrument(span).await;
+        let mut rewrite = written.unwrap_or(Err(RewriteError::Timeout))?;
+        rewrite.text = checked_rewrite(&conversation.query, &rewrite.text).map_err(RewriteError::from)?.to_owned();
+        let query = Rewritten { rewrite, prompt_hash: rewriter.prompt_hash(tenant), degraded: Vec::new() };
+        Ok(self.search(tenant, options, query, clock, end).await?)
+    }
+
+    /// When a run must be over, and how much of it is kept for the search.
+    fn bounds(&self, clock: Clocks, options: &RunOptions) -> (Instant, Duration) {
+        let bound = options.budget.map_or(self.deadlines.request(), |budget| budget.min(self.deadlines.request()));
+        (clock.start + bound, self.deadlines.retrieval().min(bound / 2))
+    }
+
+    /// Everything behind the rewriter.
+    async fn search(
+        &self,
+        tenant: &TenantProfile,
+        options: RunOptions,
+        query: Rewritten,
+        clock: Clocks,
+        end: Instant,
+    ) -> Result<Run, PipelineError> {
+        let Rewritten { rewrite, prompt_hash, mut degraded } = query;
+        let rewritten = clock.wall.elapsed();
 
         // Each stage has its own time, and no stage outlives the request.
         let retrieval_deadline = end.min(Instant::now() + self.deadlines.retrieval());
@@ -175,7 +252,7 @@ impl Pipeline {
             embed_us: outcome.embed_us,
             search_us: outcome.search_us,
             rerank_us: outcome.rerank_us,
-            total_us: micros(clock.elapsed()),
+            total_us: micros(clock.wall.elapsed()),
         };
         Ok(Run { trace: Trace { rewrite, hits: outcome.hits, timings, degraded }, prompt_hash })
     }
@@ -186,8 +263,12 @@ impl Pipeline {
         conversation: &Conversation,
         options: &RunOptions,
         end: Instant,
-    ) -> (Rewrite, String, Vec<Degradation>) {
-        let plain = |text: &str, source, policy| (Rewrite::plain(text, source, policy), String::new(), Vec::new());
+    ) -> Rewritten {
+        let plain = |text: &str, source, policy| Rewritten {
+            rewrite: Rewrite::plain(text, source, policy),
+            prompt_hash: String::new(),
+            degraded: Vec::new(),
+        };
         match &options.query {
             QuerySource::Given(text) => plain(text, RewriteSource::Given, PolicyId::given()),
             QuerySource::PassThrough => {
@@ -202,8 +283,7 @@ impl Pipeline {
                 let span = tracing::debug_span!("rewrite", gen_ai.operation.name = "text_completion");
                 let limits = RewriteLimits::starting(Instant::now(), &self.deadlines).within(end);
                 let limits = RewriteLimits { use_cache: *cache, ..limits };
-                let rewritten = self.ladder.rewrite(&request, &limits).instrument(span).await;
-                (rewritten.rewrite, rewritten.prompt_hash, rewritten.degraded)
+                self.ladder.rewrite(&request, &limits).instrument(span).await
             }
         }
     }
