@@ -10,7 +10,7 @@ use recast_domain::{Episode, ShadowKind, ShadowOutcome, ShadowRun, TenantId};
 use crate::record::encode;
 use crate::testing::{assignment, completed, dropped, ended, episode, failed, sampled, settings};
 use crate::write::{Write, commit};
-use crate::{EpisodeError, EpisodeStore, RunCursor, ShadowEnd, pairs};
+use crate::{EpisodeError, EpisodeStore, RunCursor, ShadowEnd, accounting, pairs};
 
 fn open(path: &Path) -> EpisodeStore {
     EpisodeStore::open(path, &settings(Durability::Strict)).unwrap()
@@ -133,8 +133,8 @@ async fn no_report_walks_a_table() {
     let (_, run) = sampled("a", 1);
     let cursor = RunCursor::from(&run);
     let (pairs, _) = pairs::query(" AND s.state = 'completed'", (&run.tenant, "x"), Some(1), Some(&cursor), 9);
-    let counts = [pairs::COUNTS, " AND experiment = :experiment", pairs::BY_OUTCOME].concat();
-    let fixed = [pairs::ARM_COUNTS, pairs::MEMBERS, crate::feedback::BY_EXPERIMENT].map(str::to_owned);
+    let counts = [accounting::COUNTS, " AND experiment = :experiment", accounting::BY_OUTCOME].concat();
+    let fixed = [accounting::ARM_COUNTS, pairs::MEMBERS, crate::feedback::BY_EXPERIMENT].map(str::to_owned);
     let queries: Vec<_> = [pairs, counts].into_iter().chain(fixed).collect();
     let (sender, plans) = std::sync::mpsc::channel();
     store.with_writer(move |connection| {

@@ -11,6 +11,7 @@
 //! 20 ms when the process dies, and what the system had not yet written back when the power goes.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+mod accounting;
 mod backup;
 mod bounds;
 mod dataset;
@@ -46,6 +47,7 @@ mod speed_tests;
 #[cfg(test)]
 mod testing;
 
+pub use accounting::{Accounting, ArmCount};
 pub use backup::{BackupReport, backup, restore};
 pub use dataset::{DatasetError, DatasetProblem, TenantFolder, load_dialogues, load_passages, load_tenant_folder};
 pub use definitions::{ExperimentChange, ExperimentRecord};
@@ -53,7 +55,7 @@ pub use doctor::{DoctorReport, Finding, doctor};
 pub use error::{EpisodeError, NotStored};
 pub use feedback::{ArmFeedback, FeedbackStored};
 pub use ledger::ShadowEnd;
-pub use pairs::{Accounting, ArmCount, RunCursor};
+pub use pairs::RunCursor;
 pub use reader::{EpisodeFilter, EpisodeReader, LIST_MAX};
 pub use repair::{RepairReport, repair};
 pub use scan::ScanRange;

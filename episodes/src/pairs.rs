@@ -1,6 +1,4 @@
-//! The ledger of shadow runs, read: what became of what was sampled, and the pairs to compare.
-
-use std::collections::BTreeMap;
+//! The ledger of shadow runs, read one by one: the pairs to compare.
 
 use recast_domain::{Assignment, Episode, EpisodeId, ShadowKind, ShadowOutcome, ShadowRun, TenantId};
 use rusqlite::{OptionalExtension, ToSql};
@@ -11,59 +9,6 @@ use crate::ledger::{ANSWER_VERSION, PENDING, kind_text};
 use crate::reader::{EpisodeReader, LIST_MAX, Stored, Values, hex};
 pub(crate) const MEMBERS: &str = "SELECT id, record_version, body FROM episodes INDEXED BY episodes_by_experiment
     WHERE tenant = ?1 AND experiment = ?2 AND id > ?3 ORDER BY id LIMIT ?4";
-
-/// What became of the requests that one arm of one version of an experiment was sampled for.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Accounting {
-    /// The experiment's id.
-    pub experiment: String,
-    /// Version of its definition.
-    pub version: u32,
-    /// The arm that runs in the shadow.
-    pub arm: String,
-    /// Why the runs exist.
-    pub kind: ShadowKind,
-    /// All of them; what follows adds up to this.
-    pub sampled: u64,
-    /// The arm answered.
-    pub completed: u64,
-    /// It failed, by reason.
-    pub failed: BTreeMap<String, u64>,
-    /// It was too late.
-    pub timed_out: u64,
-    /// It was never run, by reason.
-    pub dropped: BTreeMap<String, u64>,
-    /// It waits or runs now. None is left once the process that sampled it has ended and another one has started.
-    pub pending: u64,
-}
-
-impl Accounting {
-    fn new(experiment: String, version: u32, arm: String, kind: ShadowKind) -> Self {
-        let (failed, dropped) = (BTreeMap::new(), BTreeMap::new());
-        Self { experiment, version, arm, kind, sampled: 0, completed: 0, failed, timed_out: 0, dropped, pending: 0 }
-    }
-
-    /// Whether every sampled request ended as exactly one thing, or has not ended.
-    #[must_use]
-    pub fn adds_up(&self) -> bool {
-        let failed: u64 = self.failed.values().sum();
-        let dropped: u64 = self.dropped.values().sum();
-        self.sampled == self.completed + failed + self.timed_out + dropped + self.pending
-    }
-}
-
-/// Episodes of one arm of one version of an experiment.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct ArmCount {
-    /// Version of the experiment's definition.
-    pub version: u32,
-    /// The arm that answered; of an interleaved answer, the two joined by `+`.
-    pub arm: String,
-    /// Episodes.
-    pub episodes: u64,
-    /// Those of them where a stage failed or was late.
-    pub degraded: u64,
-}
 
 /// Where a page of pairs ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,72 +30,11 @@ impl From<&ShadowRun> for RunCursor {
     }
 }
 
-fn kind(text: &str) -> Option<ShadowKind> {
+pub(crate) fn kind(text: &str) -> Option<ShadowKind> {
     [ShadowKind::Treatment, ShadowKind::Control].into_iter().find(|kind| kind_text(*kind) == text)
 }
 
-pub(crate) const COUNTS: &str = "SELECT version, arm, kind, state, reason, count(*), experiment FROM shadow_runs
-    WHERE tenant = :tenant";
-pub(crate) const BY_OUTCOME: &str = " GROUP BY experiment, version, arm, kind, state, reason";
-pub(crate) const ARM_COUNTS: &str = "SELECT experiment_version, arm, count(*), total(degraded)
-    FROM episodes INDEXED BY episodes_by_experiment
-    WHERE tenant = ?1 AND experiment = ?2 GROUP BY experiment_version, arm ORDER BY experiment_version, arm";
-
 impl EpisodeReader {
-    /// What became of the sampled requests of one tenant, in one experiment or in all, by experiment, version, arm and
-    /// kind. Runs of deleted episodes are not counted.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn shadow_accounting(
-        &self,
-        tenant: &TenantId,
-        experiment: Option<&str>,
-    ) -> Result<Vec<Accounting>, EpisodeError> {
-        let rows = self.read(|connection| {
-            let mut sql = COUNTS.to_owned();
-            let mut values: Vec<(&str, &dyn ToSql)> = Vec::new();
-            let tenant = tenant.as_str();
-            values.push((":tenant", &tenant));
-            if let Some(experiment) = &experiment {
-                sql.push_str(" AND experiment = :experiment");
-                values.push((":experiment", experiment));
-            }
-            sql.push_str(BY_OUTCOME);
-            let mut statement = connection.prepare_cached(&sql)?;
-            let rows = statement.query_map(values.as_slice(), |row| {
-                let key: (String, u32, String, String) = (row.get(6)?, row.get(0)?, row.get(1)?, row.get(2)?);
-                let outcome: (String, String, i64) = (row.get(3)?, row.get(4)?, row.get(5)?);
-                Ok((key, outcome))
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        let mut accounts: Vec<Accounting> = Vec::new();
-        for ((experiment, version, arm, kind_name), (state, reason, count)) in rows {
-            let Some(kind) = kind(&kind_name) else {
-                return Err(unknown("kind", &kind_name));
-            };
-            let same = |one: &&mut Accounting| {
-                (one.experiment.as_str(), one.version, one.arm.as_str(), one.kind) == (&experiment, version, &arm, kind)
-            };
-            if accounts.last_mut().filter(same).is_none() {
-                accounts.push(Accounting::new(experiment, version, arm, kind));
-            }
-            let Some(account) = accounts.last_mut() else { continue };
-            let count = u64::try_from(count).unwrap_or(0);
-            account.sampled += count;
-            match state.as_str() {
-                "completed" => account.completed += count,
-                "timed_out" => account.timed_out += count,
-                "failed" => *account.failed.entry(reason).or_default() += count,
-                "dropped" => *account.dropped.entry(reason).or_default() += count,
-                PENDING => account.pending += count,
-                _ => return Err(unknown("state", &state)),
-            }
-        }
-        Ok(accounts)
-    }
-
     /// Answers of both arms to the same requests: the live episode and the run that completed in the shadow, by episode
     /// id, oldest first. `after` is the last run of the page before. At most `limit`, and never more than [`LIST_MAX`].
     ///
@@ -203,22 +87,6 @@ impl EpisodeReader {
         rows.into_iter().map(pair).collect()
     }
 
-    /// How many episodes each arm of an experiment answered, by version and arm.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn arm_counts(&self, tenant: &TenantId, experiment: &str) -> Result<Vec<ArmCount>, EpisodeError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(ARM_COUNTS)?;
-            let rows = statement.query_map((tenant.as_str(), experiment), |row| {
-                let (episodes, degraded): (i64, f64) = (row.get(2)?, row.get(3)?);
-                let (version, arm) = (row.get(0)?, row.get(1)?);
-                Ok(ArmCount { version, arm, episodes: episodes.max(0) as u64, degraded: degraded as u64 })
-            })?;
-            rows.collect()
-        })
-    }
-
     /// Episodes that were part of an experiment, whether or not they were sampled, by id, oldest first. `after` is the
     /// last one of the page before. At most `limit`, and never more than [`LIST_MAX`].
     ///
@@ -260,10 +128,6 @@ impl EpisodeReader {
         })?;
         found.map(|(run, experiment)| run.run(tenant, &experiment, *episode.0.as_bytes())).transpose()
     }
-}
-
-fn unknown(what: &str, text: &str) -> EpisodeError {
-    EpisodeError::Unreadable { id: "of a shadow run".to_owned(), message: format!("{what} {text:?} is not known") }
 }
 
 /// The statement is put together from fixed parts; whatever a caller gives is bound. From the runs to their episodes:
