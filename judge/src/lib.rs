@@ -9,6 +9,7 @@
 
 mod budget;
 mod cache;
+mod calibrate;
 mod canary;
 mod chat;
 mod circuit;
@@ -20,6 +21,7 @@ mod labels;
 mod list;
 mod open;
 mod openai;
+mod pairs;
 mod prompt;
 mod provider;
 mod reward;
@@ -30,12 +32,14 @@ mod units;
 mod verdict;
 
 pub use cache::{StoredReply, VerdictKey, VerdictStore};
+pub use calibrate::{Calibration, CalibrationRules, calibrate};
 pub use error::JudgeError;
 pub use heuristic::HeuristicJudge;
 pub use item::{Candidate, Flips, GroupVerdict, Judge, JudgeItem, Judged, LabelRank};
 pub use labels::{LabelledHits, label_quality, ndcg_at_10, rank_incentive};
 pub use open::open_judge;
 pub use openai::OpenAiJudge;
+pub use pairs::{LabelledPair, PAIR_COLUMNS, Winner, read_pairs};
 pub use prompt::{Entry, PROMPT_VERSION, Prompt, SCHEMA_VERSION, list_prompt, rubric_prompt};
 pub use reward::{
     Arm, Missing, REWARD_VERSION, RetrievalSignal, Retrieved, Reward, RewardParts, RewardWeights, Side, explain,

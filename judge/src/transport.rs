@@ -39,9 +39,10 @@ pub(crate) struct HttpTransport {
 impl HttpTransport {
     pub fn new(url: &str, api_key: SecretString) -> Result<Self, JudgeError> {
         let wrong = |field, reason: String| JudgeError::Setting { field, reason };
-        let endpoint = reqwest::Url::parse(&format!("{}/chat/completions", url.trim_end_matches('/')))
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https"))
+        // checked as it stands: with a path added, "http://" would name a host
+        let base = reqwest::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let endpoint = base
+            .and_then(|base| format!("{}/chat/completions", base.as_str().trim_end_matches('/')).parse().ok())
             .ok_or_else(|| wrong("judge.url", format!("{url:?} is no http or https address")))?;
         // a redirect would carry the conversation to an address that nobody configured
         let client = reqwest::Client::builder()

@@ -1,6 +1,4 @@
 //! Test doubles: a provider that plays a script, and what a model sees of a prompt.
-#![expect(dead_code, reason = "not every test needs every double")]
-
 use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Mutex;

@@ -1,19 +1,15 @@
 //! A provider that fails in every way there is: each ends as a missing verdict with its reason, and none as a score
 //! that nobody gave.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
-
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::{Provider, Step, item, messages, row, settings};
 use recast_domain::ErrorKind;
 use recast_judge::{
     Candidate, GroupVerdict, Judge, JudgeError, Judged, OpenAiJudge, Retrieved, Reward, RewardWeights, Verdict,
     VerdictFault, judged_reward, open_judge,
 };
 use serde_json::json;
-use support::{Provider, Step, item, messages, row, settings};
 use tokio::time::Instant;
 
 const RUBRIC: (&str, &str) = ("mode", "rubric");
@@ -143,7 +139,7 @@ async fn a_list_is_asked_in_two_orders_and_averaged() {
 
     let order = |index: usize| -> Vec<String> {
         let sent = provider.sent.lock().unwrap();
-        let material = support::material(&messages(&sent[index]).1);
+        let material = crate::support::material(&messages(&sent[index]).1);
         material["rewrites"]
             .as_array()
             .unwrap()
@@ -170,7 +166,7 @@ async fn a_judge_that_likes_the_first_place_is_found_out() {
     #[async_trait::async_trait]
     impl recast_judge::Transport for ByPlace {
         async fn post(&self, body: &serde_json::Value) -> Result<recast_judge::RawReply, String> {
-            let material = support::material(&messages(body).1);
+            let material = crate::support::material(&messages(body).1);
             let entries = material["rewrites"].as_array().unwrap().iter().zip([5, 4, 3]);
             let rows: Vec<_> = entries.map(|(entry, score)| row(entry["id"].as_str(), score)).collect();
             let content = json!({ "entries": rows }).to_string();
