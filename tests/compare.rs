@@ -42,11 +42,32 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn the_gold_rewrites_beat_the_questions_as_typed() {
     let world = labelled_world();
-    let output = world.run(&["experiment", "compare", "--a", "pass_through", "--b", "gold", "--limit", "12"]);
-    let (shown, complaints) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{complaints}");
-    assert!(shown.contains("gold") && shown.contains("pass_through"), "{shown}");
-    assert!(shown.contains("12"), "{shown}");
+    let compare = ["experiment", "compare", "--a", "pass_through", "--b", "gold", "--limit", "12"];
+    let output = world.run(&compare);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(shown.contains("| pass_through | 12 |") && shown.contains("| gold | 12 |"), "{shown}");
+    assert!(shown.contains("gold - pass_through: top-1 +"), "{shown}");
+
+    let output = world.run(&[compare.as_slice(), &["--json"]].concat());
+    let record: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let questions = record["questions"].as_array().expect("questions");
+    let top1 = |arm: &str| questions.iter().filter_map(|one| one[arm]["labels"]["top1"].as_f64()).sum::<f64>();
+    assert_eq!(questions.len(), 12);
+    assert_eq!(top1("b"), 12.0, "every gold rewrite finds its passage first");
+    assert!(top1("a") <= 6.0, "a question without the product finds it seldom: {}", top1("a"));
+}
+
+#[test]
+fn an_arm_that_cannot_answer_is_counted_and_not_replaced() {
+    let world = labelled_world();
+    // Nobody listens on this port.
+    let args = ["experiment", "compare", "--a", "raw", "--b", "http://127.0.0.1:1", "--limit", "3"];
+    let output = world.run(&args);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(shown.contains("pass_through: median rewrite 0 ms, failed: none"), "{shown}");
+    assert!(shown.contains("failed: 3 by unreachable"), "{shown}");
 }
 
 #[test]

@@ -30,6 +30,9 @@ pub enum Command {
     Episodes(EpisodesArgs),
     /// Measure retrieval for raw queries, rewrites and gold rewrites
     Eval(EvalArgs),
+    /// Compare the shipped rewriter with a larger one in its shadow, on the demo's own questions
+    #[command(hide = true)]
+    Demo(DemoArgs),
     /// Offer a model to other programs as a rewrite service
     Rewriter(RewriterArgs),
     /// Plan, run, report and check comparisons of rewriters

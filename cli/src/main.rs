@@ -2,6 +2,7 @@
 
 mod args;
 mod config;
+mod demo;
 mod documents;
 mod episodes;
 mod eval;
@@ -44,6 +45,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Keys(args) => keys::run(&args),
         Command::Episodes(args) => episodes::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Rewriter(args) => rewriter_serve::run(&args),
         Command::Experiment(args) => experiment::run(&args),
         Command::Tune(args) => tune::run(&args),

@@ -1,4 +1,4 @@
-//! Arguments of the commands that compare rewriters: `rewriter` and `experiment`.
+//! Arguments of the commands that compare rewriters: `rewriter`, `experiment` and `demo`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -110,12 +110,36 @@ pub struct CompareArgs {
     /// Name of the environment variable that holds the key of a rewrite service
     #[arg(long, value_name = "NAME")]
     pub api_key_env: Option<String>,
-    /// Print JSON instead of text
+    /// Print every question with both answers, as JSON, instead of the table
     #[arg(long)]
     pub json: bool,
-    /// Also write a page to this file
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// The model folder that plays the large rewriter
+    #[arg(long, default_value = "models/teacher")]
+    pub teacher: PathBuf,
+    /// Requests a second, on average; they arrive at random, as people do
+    #[arg(long, default_value_t = 4.0)]
+    pub rate: f64,
+    /// How many questions to ask; every test dialogue once without it
+    #[arg(long)]
+    pub count: Option<usize>,
+    /// Only this tenant
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Share of the sampled requests that run the live arm once more, to measure noise
+    #[arg(long, default_value = "0.1")]
+    pub control_rate: Fraction,
+    /// Seed of the order of questions and of their pacing
+    #[arg(long, default_value_t = 7)]
+    pub seed: u64,
+    /// Also search the questions as typed, and compare all three by labels
+    #[arg(long)]
+    pub three_way: bool,
     #[command(flatten)]
     pub settings: Settings,
 }

@@ -1,9 +1,8 @@
-//! Three arms over the questions that were replayed: as typed, the live rewriter, and the teacher in its shadow.
+//! The arms held against labels: the live rewriter, the teacher in its shadow, and the questions as typed.
 
-use std::sync::Arc;
-
-use recast_domain::{Episode, ShadowAnswer};
+use recast_domain::{Episode, EpisodeHit, ShadowAnswer};
 use recast_gateway::{Pipeline, QuerySource, RunOptions};
+use recast_retrieval::eval::metrics::Grades;
 
 use super::questions::Questions;
 use crate::experiment::{Labelled, label_table};
@@ -17,27 +16,38 @@ pub struct LivePair {
     pub shadow: ShadowAnswer,
 }
 
-/// The label metrics of all three, over the pairs whose dialogue is known.
+/// The label metrics of the live rewriter and of the teacher, over the pairs whose dialogue is known; with a pipeline
+/// also those of the questions as typed.
 ///
 /// # Errors
 /// When a question as typed cannot be searched.
-pub async fn table(pipeline: &Pipeline, questions: &Questions<'_>, pairs: &[LivePair]) -> anyhow::Result<String> {
-    let (mut raw, mut live, mut teacher) = (Vec::new(), Vec::new(), Vec::new());
+pub async fn table(raw: Option<&Pipeline>, questions: &Questions<'_>, pairs: &[LivePair]) -> anyhow::Result<String> {
+    let (mut typed, mut live, mut teacher) = (Vec::new(), Vec::new(), Vec::new());
     for LivePair { episode, shadow } in pairs {
         let Some(asked) = questions.dialogue(&episode.request.request_id) else { continue };
         let grades = labelled::grades(asked.dialogue);
-        let options = RunOptions {
-            query: QuerySource::PassThrough,
-            top_k: usize::try_from(episode.request.top_k)?,
-            score_threshold: episode.request.score_threshold,
-            ..RunOptions::default()
-        };
-        let trace = pipeline.run(&Arc::clone(asked.tenant), &episode.conversation, options).await?.trace;
-        let ids: Vec<&str> = trace.hits.iter().map(|hit| hit.passage.id.as_str()).collect();
-        raw.push(Labelled::of(&ids, &grades));
-        let ids = |hits: &[recast_domain::EpisodeHit]| hits.iter().map(|hit| hit.id.clone()).collect::<Vec<_>>();
-        live.push(Labelled::of(&ids(&episode.hits), &grades));
-        teacher.push(Labelled::of(&ids(&shadow.hits), &grades));
+        if let Some(pipeline) = raw {
+            let options = RunOptions {
+                query: QuerySource::PassThrough,
+                top_k: usize::try_from(episode.request.top_k)?,
+                score_threshold: episode.request.score_threshold,
+                ..RunOptions::default()
+            };
+            let trace = pipeline.run(asked.tenant, &episode.conversation, options).await?.trace;
+            let ids: Vec<&str> = trace.hits.iter().map(|hit| hit.passage.id.as_str()).collect();
+            typed.push(Labelled::of(&ids, &grades));
+        }
+        live.push(of_hits(&episode.hits, &grades));
+        teacher.push(of_hits(&shadow.hits, &grades));
     }
-    Ok(label_table(&[("as typed", raw), ("local", live), ("teacher", teacher)]))
+    let mut arms = vec![("local", live), ("teacher", teacher)];
+    if raw.is_some() {
+        arms.insert(0, ("as typed", typed));
+    }
+    Ok(label_table(&arms))
+}
+
+fn of_hits(hits: &[EpisodeHit], grades: &Grades) -> Labelled {
+    let ids: Vec<&str> = hits.iter().map(|hit| hit.id.as_str()).collect();
+    Labelled::of(&ids, grades)
 }

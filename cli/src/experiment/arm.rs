@@ -4,11 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use recast_config::{DeadlineSettings, RewriterKind, RewriterSettings, TenantProfile};
-use recast_domain::{Dialogue, RewriteSource};
-use recast_gateway::{Pipeline, QuerySource, Run, RunOptions};
-use recast_retrieval::Retriever;
-use recast_rewriter::Ladder;
+use recast_config::{RewriterKind, RewriterSettings, TenantProfile};
+use recast_domain::Dialogue;
+use recast_gateway::{ArmError, Pipeline, QuerySource, Run, RunOptions};
+use recast_rewriter::{LocalRewriter, RemoteRewriter, Rewriter};
 use secrecy::SecretString;
 
 use super::RewriterName;
@@ -29,12 +28,11 @@ pub struct Arm {
 }
 
 /// Where an arm's query comes from.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Query {
     PassThrough,
     Gold,
-    /// The pipeline's own rewriter, which must answer itself: what stands in for it is a failure here.
-    Rewriter(RewriteSource),
+    /// A rewriter without anything to stand in for it: where it has no answer, the arm has none.
+    Rewriter(Arc<dyn Rewriter>),
 }
 
 impl Arm {
@@ -46,53 +44,56 @@ impl Arm {
         name: &RewriterName,
         configured: &RewriterSettings,
         api_key: Option<SecretString>,
-        retriever: &Arc<Retriever>,
-        deadlines: DeadlineSettings,
+        pipeline: &Pipeline,
     ) -> anyhow::Result<Self> {
-        let (query, settings) = match name {
-            RewriterName::PassThrough => (Query::PassThrough, nobody(configured)),
-            RewriterName::Gold => (Query::Gold, nobody(configured)),
-            RewriterName::Configured => (configured_query(configured.kind), configured.clone()),
-            RewriterName::Model(path) => (Query::Rewriter(RewriteSource::Local), local(configured, path)),
-            RewriterName::Service(url) => (Query::Rewriter(RewriteSource::Remote), remote(configured, url, api_key)),
+        let query = match name {
+            RewriterName::PassThrough => Ok(Query::PassThrough),
+            RewriterName::Gold => Ok(Query::Gold),
+            RewriterName::Configured => query(configured).await,
+            RewriterName::Model(path) => query(&local(configured, path)).await,
+            RewriterName::Service(url) => query(&remote(configured, url, api_key)).await,
         };
-        let ladder = Ladder::from_settings(&settings).await.with_context(|| format!("rewriter {name}"))?;
-        let pipeline = Pipeline::new(Arc::new(ladder), Arc::clone(retriever), deadlines);
-        Ok(Self { name: name.to_string(), query, pipeline })
+        let query = query.with_context(|| format!("rewriter {name}"))?;
+        Ok(Self { name: name.to_string(), query, pipeline: pipeline.clone() })
     }
 
     /// Rewrites and searches one labelled question.
     ///
     /// # Errors
-    /// Why this arm has no answer of its own, in a word or two.
+    /// Why this arm has no answer, in a word or two.
     pub async fn answer(&self, tenant: &Arc<TenantProfile>, dialogue: &Dialogue) -> Result<Run, String> {
-        let query = match self.query {
+        let conversation = dialogue.conversation();
+        let options = |query| RunOptions { query, top_k: DEPTH, ..RunOptions::default() };
+        let source = match &self.query {
             Query::PassThrough => QuerySource::PassThrough,
             Query::Gold => QuerySource::Given(labelled::one_gold(dialogue).to_owned()),
-            Query::Rewriter(_) => QuerySource::Rewriter { cache: false },
+            Query::Rewriter(rewriter) => {
+                // The source is not looked at: this rewriter answers, or nobody does.
+                let options = options(QuerySource::PassThrough);
+                let run = self.pipeline.run_with(&**rewriter, tenant, &conversation, options).await;
+                return run.map_err(|error| reason(&error));
+            }
         };
-        let options = RunOptions { query, top_k: DEPTH, ..RunOptions::default() };
-        let run = self.pipeline.run(tenant, &dialogue.conversation(), options).await;
-        let run = run.map_err(|error| format!("retrieval_failed: {error}"))?;
-        match self.query {
-            Query::Rewriter(wanted) if run.trace.rewrite.source != wanted => Err(reason(&run)),
-            _ => Ok(run),
-        }
+        let run = self.pipeline.run(tenant, &conversation, options(source)).await;
+        run.map_err(|error| reason(&ArmError::from(error)))
     }
 }
 
-/// What kept the rewriter from answering, as the trace tells it.
-fn reason(run: &Run) -> String {
-    let first = run.trace.degraded.first().and_then(|degradation| serde_json::to_value(degradation).ok());
-    first.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_else(|| "rewriter_failed".to_owned())
+/// What kept an arm from answering, as metrics name it.
+fn reason(error: &ArmError) -> String {
+    tracing::debug!(%error, "an arm has no answer");
+    match error {
+        ArmError::Rewrite(error) => error.outcome().to_owned(),
+        ArmError::Search(_) => "retrieval_failed".to_owned(),
+    }
 }
 
-fn configured_query(kind: RewriterKind) -> Query {
-    match kind {
-        RewriterKind::Local => Query::Rewriter(RewriteSource::Local),
-        RewriterKind::Remote => Query::Rewriter(RewriteSource::Remote),
+async fn query(settings: &RewriterSettings) -> anyhow::Result<Query> {
+    Ok(match settings.kind {
         RewriterKind::PassThrough => Query::PassThrough,
-    }
+        RewriterKind::Local => Query::Rewriter(Arc::new(LocalRewriter::load(settings).await?)),
+        RewriterKind::Remote => Query::Rewriter(Arc::new(RemoteRewriter::new(&settings.remote)?)),
+    })
 }
 
 /// Settings without a rewriter: nothing is loaded.
@@ -100,13 +101,11 @@ pub fn nobody(configured: &RewriterSettings) -> RewriterSettings {
     RewriterSettings { kind: RewriterKind::PassThrough, ..configured.clone() }
 }
 
-/// A model folder alone, with no service to stand in for it.
 fn local(configured: &RewriterSettings, path: &Path) -> RewriterSettings {
     let mut settings = configured.clone();
     settings.kind = RewriterKind::Local;
     settings.model = path.to_owned();
     settings.adapter = Default::default();
-    settings.remote.url.clear();
     settings
 }
 

@@ -1,10 +1,14 @@
 //! `recast experiment compare`: two rewriters over the same labelled questions, through the one pipeline.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use recast_config::{Settings, TenantProfile};
 use recast_domain::{Dialogue, Split};
 use recast_gateway::Run;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::arm::{Arm, nobody};
@@ -27,25 +31,74 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
         let names = [arms[0].name.clone(), arms[1].name.clone()];
         anyhow::Ok((names, measure(&arms, &tenants, split, args.limit).await))
     })?;
-    out::line(&labels_text(&names, &compared));
+    let shown =
+        if args.json { serde_json::to_string_pretty(&record(&names, &compared))? } else { text(&names, &compared) };
+    out::line(&shown);
     Ok(())
 }
 
-fn labels_text(names: &[String; 2], compared: &[Compared]) -> String {
-    let labelled = |arm: usize| {
-        let answered = compared.iter().filter(|one| one.runs.iter().all(Result::is_ok));
-        answered.filter_map(|one| one.labels(arm)).collect::<Vec<_>>()
+/// Label metrics over the questions that both arms answered, and below them the others.
+fn text(names: &[String; 2], compared: &[Compared]) -> String {
+    let both: Vec<&Compared> = compared.iter().filter(|one| one.runs.iter().all(Result::is_ok)).collect();
+    let labelled = |arm: usize| both.iter().filter_map(|one| one.labels(arm)).collect::<Vec<_>>();
+    let mut shown = labels::table(&[(names[0].as_str(), labelled(0)), (names[1].as_str(), labelled(1))]);
+    for (arm, name) in names.iter().enumerate() {
+        let mut times: Vec<u64> = both.iter().filter_map(|one| one.rewrite_us(arm)).collect();
+        times.sort_unstable();
+        let median = times.get(times.len() / 2).map_or(0, |us| us / 1000);
+        let failed: Vec<String> = failures(arm, compared).iter().map(|(why, n)| format!("{n} by {why}")).collect();
+        let failed = if failed.is_empty() { "none".to_owned() } else { failed.join(", ") };
+        let _ = writeln!(shown, "{name}: median rewrite {median} ms, failed: {failed}");
+    }
+    shown
+}
+
+/// Questions that an arm did not answer, by reason.
+fn failures<'a>(arm: usize, compared: &'a [Compared]) -> BTreeMap<&'a str, usize> {
+    let mut failures = BTreeMap::new();
+    for reason in compared.iter().filter_map(|one| one.runs.get(arm)?.as_ref().err()) {
+        *failures.entry(reason.as_str()).or_default() += 1;
+    }
+    failures
+}
+
+/// Everything that was measured, question by question.
+fn record(names: &[String; 2], compared: &[Compared]) -> Value {
+    let answer = |one: &Compared, arm: usize| match &one.runs[arm] {
+        Err(reason) => json!({"failed": reason}),
+        Ok(Run { trace, .. }) => json!({
+            "rewrite": trace.rewrite.text,
+            "policy": trace.rewrite.policy,
+            "hits": trace.hits.iter().map(|hit| hit.passage.id.as_str()).collect::<Vec<_>>(),
+            "scores": trace.hits.iter().map(|hit| hit.reranker_score.unwrap_or(hit.score)).collect::<Vec<_>>(),
+            "labels": one.labels(arm),
+            "timings": trace.timings,
+            "degraded": trace.degraded,
+        }),
     };
-    labels::table(&[(names[0].as_str(), labelled(0)), (names[1].as_str(), labelled(1))])
+    let question = |one: &Compared| {
+        json!({
+            "id": one.dialogue.id,
+            "tenant": one.tenant.id,
+            "query_type": labelled::query_type(one.dialogue),
+            "query": one.dialogue.query,
+            "a": answer(one, 0),
+            "b": answer(one, 1),
+        })
+    };
+    json!({
+        "a": {"name": names[0], "failed": failures(0, compared)},
+        "b": {"name": names[1], "failed": failures(1, compared)},
+        "questions": compared.iter().map(question).collect::<Vec<_>>(),
+    })
 }
 
 async fn open(args: &CompareArgs, settings: &Settings, tenants: &[LabelledTenant]) -> anyhow::Result<[Arm; 2]> {
     let key = args.api_key_env.as_deref().map(config::secret).transpose()?;
     // Each arm brings its own rewriter; the shared rooms need none.
     let shared = Settings { rewriter: nobody(&settings.rewriter), ..settings.clone() };
-    let (parts, _) = labelled::open(&shared, tenants).await?;
-    let retriever = parts.pipeline.retriever();
-    let arm = async |name| Arm::open(name, &settings.rewriter, key.clone(), retriever, labelled::patient()).await;
+    let (_, pipeline) = labelled::open(&shared, tenants).await?;
+    let arm = async |name| Arm::open(name, &settings.rewriter, key.clone(), &pipeline).await;
     Ok([arm(&args.a).await.context("--a")?, arm(&args.b).await.context("--b")?])
 }
 
@@ -65,6 +118,11 @@ impl Compared<'_> {
         let run = self.runs.get(arm)?.as_ref().ok()?;
         let ids: Vec<&str> = run.trace.hits.iter().map(|hit| hit.passage.id.as_str()).collect();
         Some(Labelled::of(&ids, &labelled::grades(self.dialogue)))
+    }
+
+    /// How long one arm's rewriter took, where it answered.
+    fn rewrite_us(&self, arm: usize) -> Option<u64> {
+        self.runs.get(arm)?.as_ref().ok().map(|run| run.trace.timings.rewrite_us)
     }
 }
 

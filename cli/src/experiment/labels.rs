@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use recast_experiments::{Bootstrap, Estimate, StatsError, bootstrap_mean, bootstrap_paired_difference};
 use recast_retrieval::eval::metrics::{self, Grades};
+use serde::Serialize;
 
 /// How good one ranking is, each from 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Labelled {
     /// 1 where the first hit is relevant.
     pub top1: f64,

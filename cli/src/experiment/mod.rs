@@ -6,6 +6,7 @@ mod labels;
 mod names;
 mod plan;
 
+pub use labels::{Labelled, table as label_table};
 pub use names::{Fraction, RewriterName};
 
 use crate::args::{ExperimentArgs, ExperimentCommand};
