@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use rand::Rng as _;
 use recast_model::{
     Encoder, EncoderSettings, Lora, LoraConfig, Manifest, ModelFolder, ModelKind, ModelTokenizer, PROJECTION,
-    PromptRenderer, PromptSettings, Qwen3, Qwen3Config, TOKENIZER, Weights, init,
+    PromptRenderer, PromptSettings, Qwen3, Qwen3Config, TOKENIZER, Weights, grow, init,
 };
 use serde::Serialize;
 
@@ -154,8 +154,14 @@ fn rewriter(
     let (config, weights, prompt) = match &training.base {
         Some(base) => {
             let folder = ModelFolder::open(base)?;
-            let network = folder.network(&device)?;
-            (folder.config().clone(), network.weights().clone(), folder.manifest().prompt)
+            let (config, weights) = (folder.config().clone(), folder.network(&device)?.weights().clone());
+            if training.grow {
+                let larger = prepared.config(training.shape, config.max_position_embeddings, true);
+                let weights = grow(&weights, &config, &larger, settings.seed, &device)?;
+                (larger, weights, folder.manifest().prompt)
+            } else {
+                (config, weights, folder.manifest().prompt)
+            }
         }
         None => {
             let positions = (training.prompt.max_prompt_tokens + training.prompt.max_new_tokens).next_power_of_two();

@@ -78,6 +78,8 @@ pub struct RewriterTraining {
     pub prompt: PromptSettings,
     /// A model folder to begin from.
     pub base: Option<PathBuf>,
+    /// Whether a network of `shape` is grown out of the base; without it the base keeps its own shape.
+    pub grow: bool,
     /// Rank and alpha of an adapter to train beside the frozen base; without it all weights are trained.
     pub lora: Option<(usize, f64)>,
     /// Whether the weights are written in 16 bits.
@@ -147,6 +149,7 @@ impl TrainSettings {
             prompt_weight: 0.15,
             prompt,
             base: None,
+            grow: false,
             lora: None,
             half: false,
         };
@@ -161,8 +164,9 @@ impl TrainSettings {
             vocabulary: VocabularySettings::default(),
             teacher: RewriterTraining {
                 shape: Shape { hidden: 256, intermediate: 768, layers: 6, heads: 8, key_heads: 8, head_dim: 32 },
-                minutes: 60.0,
+                minutes: 30.0,
                 learning_rate: 1.2e-3,
+                grow: true,
                 half: true,
                 ..rewriter.clone()
             },
