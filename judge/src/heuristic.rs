@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     fn item(turns: &[&str], query: &str) -> JudgeItem {
-        let role = |index: usize| if index % 2 == 0 { Role::User } else { Role::Assistant };
+        let role = |index: usize| if index.is_multiple_of(2) { Role::User } else { Role::Assistant };
         let turn = |(index, text): (usize, &&str)| Turn { role: role(index), content: (*text).to_owned() };
         let history = turns.iter().enumerate().map(turn).collect();
         JudgeItem {

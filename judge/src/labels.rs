@@ -3,13 +3,15 @@
 //! A score says how sure the retriever is, a label whether it is right. Where labels exist the second is the better
 //! signal; it cannot be raised by a query that merely makes the retriever sure.
 
+use serde::{Deserialize, Serialize};
+
 /// Weights of the nDCG and of the first answer's place in [`label_quality`]; they add up to 1.
 const WEIGHTS: [f64; 2] = [0.7, 0.3];
 /// Hits that count.
 const DEPTH: usize = 10;
 
 /// What a search found, in terms of labels.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelledHits {
     /// The grade of each hit, best first; 0 where the passage has no label.
     pub found: Vec<u32>,

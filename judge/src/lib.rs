@@ -37,7 +37,7 @@ pub use error::JudgeError;
 pub use heuristic::HeuristicJudge;
 pub use item::{Candidate, Flips, GroupVerdict, Judge, JudgeItem, Judged, LabelRank};
 pub use labels::{LabelledHits, label_quality, ndcg_at_10, rank_incentive};
-pub use open::open_judge;
+pub use open::{is_sampled, open_judge};
 pub use openai::OpenAiJudge;
 pub use pairs::{LabelledPair, PAIR_COLUMNS, Winner, read_pairs};
 pub use prompt::{Entry, PROMPT_VERSION, Prompt, SCHEMA_VERSION, list_prompt, rubric_prompt};

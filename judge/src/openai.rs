@@ -32,7 +32,7 @@ const ENTRY_TOKENS: u32 = 150;
 ///
 /// In rubric mode each distinct rewrite is a call of its own, and a rewrite that was judged before is not asked about
 /// again. In listwise mode one call has all of them under meaningless names, and a second call has them in the reverse
-/// order; scores are the mean of both, and without both there is none.
+/// order; scores are the mean of both, and without both there is none. Canaries ride on groups in both modes.
 pub struct OpenAiJudge {
     id: String,
     chat: Chat,

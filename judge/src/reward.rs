@@ -1,6 +1,7 @@
 //! The reward of a rewrite against a baseline's: judge scores, retrieval quality and a bonus
 //! (`R = 0.40 g + 0.35 r + 0.25 b`, clipped to [-1, 1]).
 
+use recast_config::{RewardKind, RewardSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::labels::{LabelledHits, label_quality};
@@ -72,6 +73,29 @@ impl Default for RewardWeights {
     }
 }
 
+impl From<&RewardSettings> for RewardWeights {
+    fn from(settings: &RewardSettings) -> Self {
+        Self {
+            judge: settings.judge,
+            retrieval: settings.retrieval,
+            bonus: settings.bonus,
+            signal: match settings.kind {
+                RewardKind::Scores => RetrievalSignal::Scores,
+                RewardKind::Labels => RetrievalSignal::Labels,
+            },
+            judge_slope: settings.judge_slope,
+            retrieval_slope: settings.retrieval_slope,
+            quality: settings.quality,
+            gap_max: settings.gap_max,
+            gap_slope: settings.gap_slope,
+            bonus_steps: settings.bonus_steps.clone(),
+            bonus_floor: settings.bonus_floor,
+            invalid: settings.invalid,
+            ..Self::default()
+        }
+    }
+}
+
 impl RewardWeights {
     /// A hash of every number and of [`REWARD_VERSION`]: rewards under two hashes are never mixed.
     #[must_use]
@@ -83,7 +107,7 @@ impl RewardWeights {
 }
 
 /// What a search with one rewrite brought; `None` where retrieval failed.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Retrieved {
     /// Relevance of the hits, best first.
     pub scores: Option<Vec<f64>>,
@@ -374,6 +398,12 @@ mod tests {
         assert!(text.starts_with("g = tanh(2 * (4.2500/5 - 4.7500/5)) = -0.1974\n"), "{text}");
         assert!(text.contains("R = 0.4 * -0.1974 + 0.35 *") && text.contains(&format!("{:.4}", parts.total)));
         assert!(text.ends_with(&weights.hash()));
+    }
+
+    #[test]
+    fn the_settings_that_are_shipped_are_the_plan() {
+        let shipped = recast_config::load(&recast_config::Source::parse("demo"), Vec::new()).unwrap().settings.reward;
+        assert_eq!(RewardWeights::from(&shipped), RewardWeights::default());
     }
 
     #[test]

@@ -39,12 +39,13 @@ fn attacks() -> Vec<Attack> {
 fn split(system: &str, user: &str) -> (String, Option<String>) {
     let marks = system.find("DATA-").and_then(|at| {
         let nonce = system[at + 5..].split('-').next()?;
-        Some((format!("DATA-{nonce}-BEGIN\n"), format!("\nDATA-{nonce}-END")))
+        // wherever it stands: a model does not count lines
+        Some((format!("DATA-{nonce}-BEGIN"), format!("DATA-{nonce}-END")))
     });
     let Some((begin, end)) = marks else { return ([system, user].join("\n"), None) };
     let Some((before, rest)) = user.split_once(&begin) else { return ([system, user].join("\n"), None) };
     let Some((data, after)) = rest.split_once(&end) else { return ([system, user].join("\n"), None) };
-    ([system, before, after].join("\n"), Some(data.to_owned()))
+    ([system, before, after].join("\n"), Some(data.trim().to_owned()))
 }
 
 /// A model that scores honestly until something outside the data tells it not to.

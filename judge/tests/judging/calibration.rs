@@ -1,5 +1,4 @@
 //! Judges held against the pairs that come with the repository.
-#![expect(clippy::float_cmp, reason = "some figures are exact")]
 
 use std::path::Path;
 

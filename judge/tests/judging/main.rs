@@ -4,5 +4,6 @@
 mod attacks;
 mod calibration;
 mod http;
+mod properties;
 mod provider;
 mod support;
