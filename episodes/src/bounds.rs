@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 use crate::schema::count;
 
 const DAY_MS: i64 = 86_400_000;
-/// Age changes slowly; size is looked at after every batch.
+/// Age changes slowly; size is looked at in every step.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
 /// Pages given back in one step: 4 MiB of pages of 4 KiB.
 const VACUUM_PAGES: u32 = 1024;

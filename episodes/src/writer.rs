@@ -23,6 +23,8 @@ use crate::write::{Applied, Write, commit};
 const GATHER: Duration = Duration::from_millis(15);
 /// How often an idle writer looks at the disk and the bounds.
 const IDLE: Duration = Duration::from_secs(1);
+/// Rows after which a busy writer looks at the bounds: once a commit would cost a single writer a twentieth of its time.
+const BOUNDS_EVERY: usize = 64;
 
 /// What the writer is asked to do.
 #[cfg_attr(test, expect(clippy::large_enum_variant, reason = "only tests have the small one"))]
@@ -125,14 +127,20 @@ pub(crate) struct Writer {
 impl Writer {
     /// Writes until every sender is gone and the queue is empty; then folds the WAL into the store.
     pub(crate) fn run(mut self) {
-        let mut more_queued = false;
+        let (mut more_queued, mut since_bounds) = (false, 0);
         while let Some(batch) = self.next_batch(more_queued) {
             more_queued = batch.len() >= self.batch_max;
-            if batch.is_empty() {
+            since_bounds += batch.len();
+            let idle = batch.is_empty();
+            if idle {
                 self.look_around();
             } else {
                 self.store(batch);
             }
+            if !(idle || self.bounds.pending() || since_bounds >= BOUNDS_EVERY) {
+                continue;
+            }
+            since_bounds = 0;
             if let Err(error) = self.bounds.step(&self.connection, (self.probes.now_ms)()) {
                 tracing::warn!(%error, "old episodes cannot be deleted now");
             }
