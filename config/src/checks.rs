@@ -120,6 +120,33 @@ pub(crate) fn problems(settings: &Settings) -> Vec<Problem> {
     check(judge.timeout_ms > 0, "judge.timeout_ms", "must be at least 1");
     check(judge.group_ms > 0, "judge.group_ms", "must be at least 1");
 
+    let reward = &settings.reward;
+    for (key, number) in [
+        ("reward.judge", reward.judge),
+        ("reward.retrieval", reward.retrieval),
+        ("reward.bonus", reward.bonus),
+        ("reward.judge_slope", reward.judge_slope),
+        ("reward.retrieval_slope", reward.retrieval_slope),
+        ("reward.gap_max", reward.gap_max),
+        ("reward.gap_slope", reward.gap_slope),
+    ] {
+        check(number.is_finite() && number >= 0.0, key, "must be 0 or more");
+    }
+    let finite = |numbers: &[f64]| numbers.iter().all(|number| number.is_finite());
+    check(finite(&reward.quality), "reward.quality", "must hold three numbers");
+    let steps = &reward.bonus_steps;
+    check(
+        steps.iter().all(|(above, bonus)| finite(&[*above, *bonus])) && steps.is_sorted_by(|a, b| a.0 > b.0),
+        "reward.bonus_steps",
+        "must be pairs [above, bonus], the highest first",
+    );
+    check(reward.bonus_floor.is_finite(), "reward.bonus_floor", "must be a number");
+    check((-1.0..=1.0).contains(&reward.invalid), "reward.invalid", "must be between -1 and 1");
+    let scoring = &settings.scoring;
+    check((1..=100_000).contains(&scoring.queue), "scoring.queue", "must be 1 to 100000");
+    check(scoring.concurrency > 0, "scoring.concurrency", "must be at least 1");
+    check(scoring.timeout_ms > 0, "scoring.timeout_ms", "must be at least 1");
+
     check(settings.experiments.guard_seconds > 0, "experiments.guard_seconds", "must be at least 1");
     check(settings.experiments.guard_window > 0, "experiments.guard_window", "must be at least 1");
     let shadow = &settings.shadow;

@@ -15,7 +15,7 @@ pub use settings::{
     AdmissionSettings, DeadlineSettings, Device, Durability, EmbedderKind, EmbedderSettings, EpisodeSettings,
     ExperimentSettings, JudgeKind, JudgeLanguage, JudgeMode, JudgeProvider, JudgeSettings, LimitSettings, LogFormat,
     OnnxSettings, QdrantSettings, Quantization, RemoteRewriterSettings, RerankerKind, RerankerSettings,
-    RetrievalSettings, RewriterKind, RewriterSettings, ServerSettings, Settings, ShadowSettings, StateSettings,
-    StoreKind, TelemetrySettings, TenantSettings,
+    RetrievalSettings, RewardKind, RewardSettings, RewriterKind, RewriterSettings, ScoringSettings, ServerSettings,
+    Settings, ShadowSettings, StateSettings, StoreKind, TelemetrySettings, TenantSettings,
 };
 pub use tenant::{TenantError, TenantProfile};

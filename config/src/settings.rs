@@ -23,6 +23,8 @@ pub struct Settings {
     pub onnxruntime: OnnxSettings,
     pub episodes: EpisodeSettings,
     pub judge: JudgeSettings,
+    pub reward: RewardSettings,
+    pub scoring: ScoringSettings,
     pub experiments: ExperimentSettings,
     pub shadow: ShadowSettings,
     pub telemetry: TelemetrySettings,
@@ -210,6 +212,34 @@ section!(
     }
 );
 section!(
+    /// Every number of the reward's formulas.
+    RewardSettings {
+        kind: RewardKind,
+        judge: f64,
+        retrieval: f64,
+        bonus: f64,
+        judge_slope: f64,
+        retrieval_slope: f64,
+        quality: [f64; 3],
+        gap_max: f64,
+        gap_slope: f64,
+        bonus_steps: Vec<(f64, f64)>,
+        bonus_floor: f64,
+        invalid: f64,
+    }
+);
+section!(
+    /// Scores of rewrites that a trainer sampled.
+    ScoringSettings {
+        queue: usize,
+        concurrency: usize,
+        timeout_ms: u64,
+        busy_above: usize,
+        items: u64,
+        results: u64,
+    }
+);
+section!(
     /// Experiments on live traffic; a definition is read by those who run it.
     ExperimentSettings { define: Vec<serde_json::Value>, guard_seconds: u64, guard_window: usize }
 );
@@ -300,6 +330,15 @@ choice!(
         Heuristic,
         /// A service with the chat route of OpenAI.
         Openai,
+    }
+);
+choice!(
+    /// What the retrieval part of the reward is made from.
+    RewardKind {
+        /// The scores of the hits.
+        Scores,
+        /// The labels of the hits; a question without labels has no reward then.
+        Labels,
     }
 );
 choice!(
