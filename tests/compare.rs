@@ -7,10 +7,10 @@ use crate::support::World;
 /// Dialogues of the tenant alpha: the question leaves the product out, the gold rewrite names it.
 fn dialogues() -> String {
     let products = ["胶原蛋白肽饮", "胶原蛋白肽粉", "益生菌冻干粉", "叶黄素软糖"];
-    let aspects = [("禁忌", "孕妇能吃吗"), ("用法", "一天几次"), ("价格", "多少钱")];
+    let aspects = [("禁忌", "能吃吗", "孕妇"), ("用法", "一天几次", "每日一次 温水"), ("价格", "多少钱", "零售价")];
     let mut lines = String::new();
     for (index, product) in products.iter().enumerate() {
-        for (aspect, query) in aspects {
+        for (aspect, query, words) in aspects {
             let record = json!({
                 "id": format!("d-{index}-{aspect}"),
                 "conversation_id": format!("c-{index}-{aspect}"),
@@ -18,7 +18,7 @@ fn dialogues() -> String {
                 "history": [{"role": "user", "content": format!("{product}怎么样")}],
                 "query": query,
                 "user_profile": "", "history_summary": "", "thought": "",
-                "gold_rewrites": [format!("{product} {aspect}")],
+                "gold_rewrites": [format!("{product} {words}")],
                 "relevant": [{"id": format!("alpha-{index}-{aspect}"), "grade": 2}],
                 "query_type": "general",
             });
@@ -54,8 +54,9 @@ fn the_gold_rewrites_beat_the_questions_as_typed() {
     let questions = record["questions"].as_array().expect("questions");
     let top1 = |arm: &str| questions.iter().filter_map(|one| one[arm]["labels"]["top1"].as_f64()).sum::<f64>();
     assert_eq!(questions.len(), 12);
-    assert_eq!(top1("b"), 12.0, "every gold rewrite finds its passage first");
-    assert!(top1("a") <= 6.0, "a question without the product finds it seldom: {}", top1("a"));
+    let (typed, gold) = (top1("a"), top1("b"));
+    assert!(typed <= 4.0, "a question that leaves the product out finds it by chance: {typed}");
+    assert!(gold >= typed + 4.0, "a gold rewrite names it: {gold} against {typed}");
 }
 
 #[test]

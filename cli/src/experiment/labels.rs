@@ -23,7 +23,8 @@ impl Labelled {
         Self {
             top1: metrics::success(ranking, grades, 1),
             recall_at_5: metrics::recall(ranking, grades, 5),
-            ndcg_at_10: metrics::ndcg(ranking, grades, 10),
+            // The gain of an empty ranking is a sum of nothing, -0.0, which would be printed so.
+            ndcg_at_10: metrics::ndcg(ranking, grades, 10) + 0.0,
         }
     }
 }
