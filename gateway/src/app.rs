@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+use crate::arena::{Arena, guard_loop};
 use crate::auth;
 use crate::error::GatewayError;
 use crate::idempotency::Idempotency;
@@ -31,12 +32,16 @@ use crate::{router, telemetry};
 /// time tell their clients to connect elsewhere, so that no request meets a connection that is just being closed.
 pub(crate) const FAREWELL: Duration = Duration::from_millis(250);
 
+/// How long shutdown waits until every shadow run has its end in the store.
+const SHADOW_END: Duration = Duration::from_secs(5);
+
 /// What all routes share.
 pub struct App {
     pub(crate) settings: Settings,
     pub(crate) parts: Parts,
     pub(crate) episodes: Arc<EpisodeStore>,
-    pub(crate) limits: Limits,
+    pub(crate) arena: Arc<Arena>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) idempotency: Idempotency,
     pub(crate) tasks: TaskTracker,
     keys: ArcSwap<KeyRing>,
@@ -78,6 +83,7 @@ pub struct Gateway {
     listener: TcpListener,
     address: SocketAddr,
     key_file: KeyFile,
+    shadowing: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -95,8 +101,11 @@ impl Gateway {
         let episodes = Arc::new(EpisodeStore::open(&settings.episodes_file(), &settings.episodes)?);
         let key_file = KeyFile::new(settings.keys_file());
         let ring = KeyRing::new(key_file.list()?);
+        let limits = Arc::new(Limits::new(&settings.admission));
+        let (arena, shadowing) = Arena::open(&settings, &parts, Arc::clone(&episodes), Arc::clone(&limits)).await?;
         let app = App {
-            limits: Limits::new(&settings.admission),
+            arena: Arc::new(arena),
+            limits,
             idempotency: Idempotency::new(&settings.admission),
             tasks: TaskTracker::new(),
             keys: ArcSwap::from_pointee(ring),
@@ -105,7 +114,7 @@ impl Gateway {
             parts,
             episodes,
         };
-        Ok(Self { app: Arc::new(app), listener, address, key_file })
+        Ok(Self { app: Arc::new(app), listener, address, key_file, shadowing })
     }
 
     #[cfg(test)]
@@ -154,7 +163,7 @@ impl Gateway {
     /// Accepts requests from now on.
     #[must_use]
     pub fn serve(self) -> RunningGateway {
-        let Self { app, listener, address, key_file } = self;
+        let Self { app, listener, address, key_file, shadowing } = self;
         // Keys that were made since the gateway was opened work from the first request on.
         load_keys(&app, &key_file);
         if app.keys.load().is_empty() {
@@ -168,7 +177,9 @@ impl Gateway {
         let router = router::router(Arc::clone(&app));
         let accepting = tokio::spawn(accept_loop(listener, router, limits, app.phase.subscribe(), connections.clone()));
         let reloading = tokio::spawn(reload_loop(Arc::clone(&app), key_file));
-        RunningGateway { app, address, accepting, reloading, connections }
+        let every = Duration::from_secs(app.settings.experiments.guard_seconds);
+        let guarding = tokio::spawn(guard_loop(Arc::clone(&app.arena), every));
+        RunningGateway { app, address, accepting, reloading, guarding, shadowing, connections }
     }
 }
 
@@ -213,6 +224,8 @@ pub struct RunningGateway {
     address: SocketAddr,
     accepting: JoinHandle<()>,
     reloading: JoinHandle<()>,
+    guarding: JoinHandle<()>,
+    shadowing: JoinHandle<()>,
     connections: TaskTracker,
 }
 
@@ -246,27 +259,29 @@ impl RunningGateway {
     /// 1. readiness turns false and no new connection is accepted;
     /// 2. replies tell their clients to close; connections without a request in flight are closed;
     /// 3. requests in flight get `server.drain_seconds`;
-    /// 4. episodes are flushed;
-    /// 5. the vector store is flushed.
+    /// 4. shadow runs that wait or run are ended as dropped;
+    /// 5. episodes are flushed;
+    /// 6. the vector store is flushed.
     ///
     /// # Errors
     /// When the vector store could not be flushed.
     pub async fn shutdown(self) -> Result<ShutdownReport, GatewayError> {
-        let Self { app, accepting, reloading, connections, .. } = self;
+        let Self { app, accepting, reloading, guarding, shadowing, connections, .. } = self;
         let drain = Duration::from_secs(app.settings.server.drain_seconds);
         let end = tokio::time::Instant::now() + drain;
-        tracing::info!("shutdown 1/5: no new connections");
+        tracing::info!("shutdown 1/6: no new connections");
         app.begin_shutdown();
         reloading.abort();
+        guarding.abort();
         // A loop that panicked accepts nothing either.
         let _ = accepting.await;
         connections.close();
 
-        tracing::info!(connections = connections.len(), "shutdown 2/5: saying farewell");
+        tracing::info!(connections = connections.len(), "shutdown 2/6: saying farewell");
         let _ = tokio::time::timeout(FAREWELL.min(drain), connections.wait()).await;
         app.phase.send_replace(Phase::Draining);
 
-        tracing::info!(connections = connections.len(), "shutdown 3/5: draining");
+        tracing::info!(connections = connections.len(), "shutdown 3/6: draining");
         app.tasks.close();
         let drained = tokio::time::timeout_at(end, async {
             connections.wait().await;
@@ -277,9 +292,14 @@ impl RunningGateway {
             tracing::warn!(connections = connections.len(), "the drain time is over; what is left is broken off");
         }
 
-        tracing::info!("shutdown 4/5: flushing episodes");
+        tracing::info!(waiting = app.arena.shadow().waiting(), "shutdown 4/6: ending shadow runs");
+        app.arena.shadow().close();
+        if tokio::time::timeout(SHADOW_END, shadowing).await.is_err() {
+            tracing::warn!("some shadow runs are left open; the next start ends them");
+        }
+        tracing::info!("shutdown 5/6: flushing episodes");
         app.episodes.close().await;
-        tracing::info!("shutdown 5/5: flushing the vector store");
+        tracing::info!("shutdown 6/6: flushing the vector store");
         app.parts.pipeline.retriever().flush().await?;
         Ok(ShutdownReport { drained })
     }

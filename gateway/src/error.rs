@@ -47,9 +47,19 @@ pub enum GatewayError {
     /// The knowledge bases cannot be opened.
     #[error("retrieval: {0}")]
     Retrieval(#[from] recast_retrieval::RetrievalError),
+    /// Experiments of the configuration are wrong.
+    #[error("experiments: {} problem(s):{}", .problems.len(), listed(.problems))]
+    Experiments {
+        /// All of them.
+        problems: Vec<crate::arena::Problem>,
+    },
     /// The episode store cannot be opened.
     #[error("episodes: {0}")]
     Episodes(#[from] recast_episodes::EpisodeError),
+}
+
+fn listed(problems: &[crate::arena::Problem]) -> String {
+    problems.iter().map(|problem| format!("\n  experiments.{}: {}", problem.field, problem.message)).collect()
 }
 
 impl GatewayError {
@@ -60,6 +70,7 @@ impl GatewayError {
             Self::AddressInUse(_) => ErrorKind::Conflict,
             Self::Listen { .. } | Self::StateDir { .. } => ErrorKind::Unavailable,
             Self::NoTenants { .. } => ErrorKind::NotFound,
+            Self::Experiments { .. } => ErrorKind::Invalid,
             Self::Tenant(error) => error.kind(),
             Self::Keys(error) => error.kind(),
             Self::Rewriter(error) => error.kind(),

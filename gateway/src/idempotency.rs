@@ -64,10 +64,7 @@ impl Idempotency {
     /// # Errors
     /// 400 for a key that cannot be one, 409 while the first request runs, 422 for another body under the same key.
     pub fn claim(&self, tenant: &TenantId, headers: &HeaderMap, body: &[u8]) -> Result<Option<Repeat>, Problem> {
-        let Some(value) = headers.get(KEY) else { return Ok(None) };
-        let text = value.to_str().ok().filter(|text| (1..=255).contains(&text.len()));
-        let text =
-            text.ok_or_else(|| Problem::malformed("idempotency-key must be 1 to 255 visible ASCII characters"))?;
+        let Some(text) = key(headers)? else { return Ok(None) };
         let key = cache_key(tenant, text);
         let body = blake3::hash(body);
         let found = self.entries.entry(key).or_insert_with(|| Entry { body, reply: None });
@@ -92,6 +89,16 @@ impl Idempotency {
             }
         }
     }
+}
+
+/// The key that a request carries.
+///
+/// # Errors
+/// 400 for one that cannot be a key.
+pub fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(KEY) else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| (1..=255).contains(&text.len()));
+    text.map(Some).ok_or_else(|| Problem::malformed("idempotency-key must be 1 to 255 visible ASCII characters"))
 }
 
 /// Tenant and key are hashed with the tenant's length in front, so that no two pairs can run together.

@@ -3,10 +3,12 @@
 //! [`Gateway::open`] opens all parts, [`Gateway::serve`] accepts requests, [`RunningGateway::shutdown`] drains. Offline
 //! evaluation opens [`Parts`] alone and runs the same [`Pipeline`]. A request goes, from the outside in, through the
 //! accept loop (timers, connection cap), the envelope (request id, panics, problems), and its handler: key, rate, body,
-//! fields, idempotency, admission, pipeline, episode, reply.
+//! fields, idempotency, admission, pipeline, episode, reply. What runs beside it, in the shadow, never holds it up: `arena`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+mod after_reply;
 mod app;
+mod arena;
 mod auth;
 mod body;
 mod dto;

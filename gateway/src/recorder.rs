@@ -1,7 +1,7 @@
 //! Turns an answered request into an episode. A store that cannot write never stops an answer.
 
 use recast_domain::{Conversation, Episode, EpisodeHit, EpisodeId, RequestFacts, TenantId};
-use recast_episodes::EpisodeStore;
+use recast_episodes::{EpisodeError, EpisodeStore};
 
 use crate::keys::now_ms;
 use crate::pipeline::Run;
@@ -34,7 +34,12 @@ pub fn episode(
 /// Appends; `false` where the store could not promise it. The store's own patience bounds the wait.
 pub async fn record(store: &EpisodeStore, episode: Episode) -> bool {
     let id = episode.id;
-    match store.append(episode).await {
+    stored(id, store.append(episode).await)
+}
+
+/// Whether the store promised it; says and counts where it did not.
+pub fn stored(id: EpisodeId, outcome: Result<(), EpisodeError>) -> bool {
+    match outcome {
         Ok(()) => true,
         Err(error) => {
             metrics::counter!("recast_episodes_not_stored_total").increment(1);

@@ -2,6 +2,8 @@
 
 pub mod documents;
 pub mod episodes;
+pub mod experiments;
+pub mod feedback;
 pub mod ops;
 pub mod rag;
 pub mod rewrite;

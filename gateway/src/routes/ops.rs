@@ -12,7 +12,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::app::App;
-use crate::routes::{documents, episodes, rag};
+use crate::routes::{documents, episodes, experiments, feedback, rag};
 use crate::telemetry;
 
 /// The process runs.
@@ -55,6 +55,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
                 "stored": episodes.stored,
                 "failed": episodes.failed,
             },
+            "shadow": {"ok": true, "waiting": app.arena.shadow().waiting()},
             "tenants": {"ok": true, "count": app.parts.tenants.snapshot().len()},
         },
     });
@@ -67,6 +68,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     metrics::gauge!("recast_in_flight").set(app.limits.in_flight() as f64);
     metrics::gauge!("recast_rewriter_waiting").set(app.parts.pipeline.ladder().waiting() as f64);
+    metrics::gauge!("recast_shadow_waiting").set(app.arena.shadow().waiting() as f64);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry::prometheus().render()).into_response()
 }
 
@@ -88,7 +90,8 @@ pub async fn version(State(app): State<Arc<App>>) -> Json<Value> {
     info(title = "recast", description = "A query-rewrite RAG gateway. Errors are RFC 9457 problem details with a stable `code`."),
     paths(
         rag::general_rag, documents::put, documents::list, documents::get, documents::delete, episodes::show,
-        episodes::list, livez, readyz, metrics, version
+        episodes::list, feedback::post, experiments::list, experiments::create, experiments::show,
+        experiments::replace, experiments::stop, experiments::kill, livez, readyz, metrics, version
     ),
     modifiers(&Bearer)
 )]

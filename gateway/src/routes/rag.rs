@@ -12,7 +12,9 @@ use recast_config::TenantProfile;
 use recast_domain::{EpisodeId, ErrorKind, RequestFacts, TenantId, Timings};
 use recast_retrieval::LegChoice;
 
+use crate::after_reply;
 use crate::app::App;
+use crate::arena::{Answered, Asker, Part, seed};
 use crate::auth::same_tenant;
 use crate::body::{BodyLimits, json_bytes};
 use crate::dto::{RagReply, RagRequest, RawRequest};
@@ -105,6 +107,7 @@ impl Task {
         let Self { app, profile, wanted, budget, request_id, claim } = self;
         let id = EpisodeId::now();
         let RagRequest { conversation, kb_name, top_k, score_threshold, rewritten_query, filters, .. } = wanted;
+        let given = rewritten_query.is_some();
         let options = RunOptions {
             kb_name: kb_name.clone(),
             query: rewritten_query.map_or(QuerySource::Rewriter { cache: true }, QuerySource::Given),
@@ -116,8 +119,19 @@ impl Task {
             budget,
             seed: seed(id),
         };
-        let run =
-            app.parts.pipeline.run(&profile, &conversation, options).await.map_err(|error| not_found_out(&error))?;
+        // Who brings a query of their own is part of no experiment: no arm would have written it.
+        let asker = Asker { user: wanted.user_id.as_deref(), conversation: wanted.conversation_id.as_deref() };
+        let part = if given { None } else { app.arena.part(&profile.id, id, asker) };
+        // What the shadow will need of the request; nothing where nothing is sampled.
+        let sampled = part.as_ref().and_then(Part::sample).map(|sample| {
+            (sample, (Arc::clone(&profile), conversation.clone(), RunOptions { budget: None, ..options.clone() }))
+        });
+        let answered = match &part {
+            None => app.parts.pipeline.run(&profile, &conversation, options).await.map(Answered::plain),
+            Some(part) => part.run(&app.parts.pipeline, &profile, &conversation, options).await,
+        };
+        let mut answered = answered.map_err(|error| not_found_out(&error))?;
+        let run = &answered.run;
         count(&run.trace.timings, &profile.id, !run.trace.degraded.is_empty());
 
         let facts = RequestFacts {
@@ -128,22 +142,29 @@ impl Task {
             conversation_id: wanted.conversation_id,
             request_id: request_id.0.to_string(),
         };
-        let episode = recorder::episode(id, profile.id.clone(), &conversation, facts, &run);
-        let stored = recorder::record(&app.episodes, episode).await;
+        let mut episode = recorder::episode(id, profile.id.clone(), &conversation, facts, run);
+        answered.mark(&mut episode);
+        let (stored, ticket) = match (&part, sampled) {
+            (Some(part), Some((sample, request))) => {
+                let (outcome, ticket) = part.record(app.arena.shadow(), &app.episodes, episode, sample, request).await;
+                (recorder::stored(id, outcome), ticket)
+            }
+            _ => (recorder::record(&app.episodes, episode).await, None),
+        };
 
+        let run = &answered.run;
         let reply = RagReply::new(&conversation, &run.trace, id, stored);
         let body = Bytes::from(serde_json::to_vec(&reply).map_err(|_| Problem::internal())?);
         let headers = headers(id, &run.trace.timings);
         if let Some(claim) = claim {
             claim.keep(headers.clone(), body.clone());
         }
-        Ok((headers, body).into_response())
+        Ok(match ticket {
+            None => (headers, body).into_response(),
+            // The shadow starts when the reply has gone.
+            Some(ticket) => (headers, after_reply::body(body, ticket)).into_response(),
+        })
     }
-}
-
-/// The seed of a request's sampling: the random half of its id.
-fn seed(id: EpisodeId) -> u64 {
-    id.0.as_u64_pair().1
 }
 
 /// The caller's own bound, below the server's.

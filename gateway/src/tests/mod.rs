@@ -1,6 +1,7 @@
 //! The routes from outside, over real parts in temporary folders; only rewriters that misbehave are doubles.
 
 mod admission;
+mod arena;
 mod contract;
 mod life;
 mod management;
