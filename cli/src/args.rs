@@ -179,7 +179,9 @@ pub enum KeysCommand {
 pub enum Scope {
     /// Ask questions
     Serve,
-    /// Also write documents and read episodes
+    /// Have completions scored for training
+    Train,
+    /// Both, and write documents and read episodes
     Admin,
 }
 

@@ -53,10 +53,7 @@ fn known_tenant(effective: &Effective, name: &str) -> anyhow::Result<TenantId> {
 }
 
 fn row(record: &KeyRecord) -> String {
-    let scope = match record.scope {
-        Scope::Serve => "serve",
-        Scope::Admin => "admin",
-    };
+    let scope = record.scope;
     let state = match (record.revoked_ms, record.expires_ms) {
         (Some(at), _) => format!("revoked at {at}"),
         (None, Some(at)) => format!("expires at {at}"),
@@ -69,6 +66,7 @@ impl From<args::Scope> for Scope {
     fn from(scope: args::Scope) -> Self {
         match scope {
             args::Scope::Serve => Self::Serve,
+            args::Scope::Train => Self::Train,
             args::Scope::Admin => Self::Admin,
         }
     }

@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::parts::Parts;
 use crate::pipeline::Pipeline;
 use crate::problem::Problem;
+use crate::scoring::Scoring;
 use crate::serve::{Phase, ServeLimits, accept_loop, bind};
 use crate::tenants::Tenants;
 use crate::{router, telemetry};
@@ -41,6 +42,7 @@ pub struct App {
     pub(crate) parts: Parts,
     pub(crate) episodes: Arc<EpisodeStore>,
     pub(crate) arena: Arc<Arena>,
+    pub(crate) scoring: Scoring,
     pub(crate) limits: Arc<Limits>,
     pub(crate) idempotency: Idempotency,
     pub(crate) tasks: TaskTracker,
@@ -102,9 +104,13 @@ impl Gateway {
         let key_file = KeyFile::new(settings.keys_file());
         let ring = KeyRing::new(key_file.list()?);
         let limits = Arc::new(Limits::new(&settings.admission));
-        let (arena, shadowing) = Arena::open(&settings, &parts, Arc::clone(&episodes), Arc::clone(&limits)).await?;
+        let scoring = Scoring::open(&settings, &parts, Arc::clone(&episodes), Arc::clone(&limits)).await?;
+        let judging = Arc::clone(&scoring.judging);
+        let (arena, shadowing) =
+            Arena::open(&settings, &parts, Arc::clone(&episodes), Arc::clone(&limits), judging).await?;
         let app = App {
             arena: Arc::new(arena),
+            scoring,
             limits,
             idempotency: Idempotency::new(&settings.admission),
             tasks: TaskTracker::new(),
@@ -296,6 +302,9 @@ impl RunningGateway {
         app.arena.shadow().close();
         if tokio::time::timeout(SHADOW_END, shadowing).await.is_err() {
             tracing::warn!("some shadow runs are left open; the next start ends them");
+        }
+        if tokio::time::timeout(SHADOW_END, app.scoring.judging.close()).await.is_err() {
+            tracing::warn!("a verdict could not be stored in time");
         }
         tracing::info!("shutdown 5/6: flushing episodes");
         app.episodes.close().await;

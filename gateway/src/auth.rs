@@ -13,7 +13,11 @@ pub fn caller(ring: &KeyRing, headers: &HeaderMap, wanted: Scope) -> Result<Call
     if caller.scope.covers(wanted) {
         Ok(caller)
     } else {
-        Err(Problem::new(StatusCode::FORBIDDEN, "scope", "this key may not do this: it needs the scope admin"))
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "scope",
+            format!("this key may not do this: it needs the scope {wanted}"),
+        ))
     }
 }
 

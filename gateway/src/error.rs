@@ -47,6 +47,9 @@ pub enum GatewayError {
     /// The knowledge bases cannot be opened.
     #[error("retrieval: {0}")]
     Retrieval(#[from] recast_retrieval::RetrievalError),
+    /// The judge cannot work as it is set up.
+    #[error("judge: {0}")]
+    Judge(#[from] recast_judge::JudgeError),
     /// Experiments of the configuration are wrong.
     #[error("experiments: {} problem(s):{}", .problems.len(), listed(.problems))]
     Experiments {
@@ -70,6 +73,7 @@ impl GatewayError {
             Self::AddressInUse(_) => ErrorKind::Conflict,
             Self::Listen { .. } | Self::StateDir { .. } => ErrorKind::Unavailable,
             Self::NoTenants { .. } => ErrorKind::NotFound,
+            Self::Judge(error) => error.kind(),
             Self::Experiments { .. } => ErrorKind::Invalid,
             Self::Tenant(error) => error.kind(),
             Self::Keys(error) => error.kind(),

@@ -17,8 +17,20 @@ use subtle::ConstantTimeEq;
 pub enum Scope {
     /// Ask questions.
     Serve,
+    /// Have completions scored for training.
+    Train,
     /// Also write documents and read episodes.
     Admin,
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Serve => "serve",
+            Self::Train => "train",
+            Self::Admin => "admin",
+        })
+    }
 }
 
 impl Scope {

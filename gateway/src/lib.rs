@@ -26,6 +26,7 @@ mod request_id;
 mod rewrite_service;
 mod router;
 mod routes;
+mod scoring;
 mod serve;
 mod telemetry;
 mod tenants;
@@ -36,6 +37,7 @@ pub use keys::{KeyError, KeyFile, KeyRecord, MintedKey, Scope};
 pub use parts::Parts;
 pub use pipeline::{ArmError, Pipeline, PipelineError, QuerySource, Run, RunOptions};
 pub use rewrite_service::RewriteService;
+pub use scoring::{Rescored, RewardFacts, SideFacts, StoredReward, rescore};
 pub use telemetry::{Telemetry, TelemetryError, init as init_telemetry};
 pub use tenants::{TenantMap, Tenants};
 

@@ -107,7 +107,6 @@ impl Problem {
     }
 
     /// The fields that are wrong.
-    #[cfg(test)]
     #[must_use]
     pub fn errors(&self) -> &[FieldError] {
         &self.errors

@@ -11,7 +11,7 @@ use http::StatusCode;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::request_id::envelope;
-use crate::routes::{documents, episodes, experiments, feedback, ops, rag};
+use crate::routes::{documents, episodes, experiments, feedback, ops, rag, rl};
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -26,6 +26,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/experiments", get(experiments::list).post(experiments::create))
         .route("/v1/experiments/{id}", get(experiments::show).put(experiments::replace).delete(experiments::stop))
         .route("/v1/experiments/{id}/kill", post(experiments::kill))
+        .route("/v1/rl/score", post(rl::score))
+        .route("/get_reward", post(rl::get_reward))
         .route("/v1/version", get(ops::version))
         .route("/livez", get(ops::livez))
         .route("/readyz", get(ops::readyz))

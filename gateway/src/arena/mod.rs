@@ -25,6 +25,7 @@ use crate::error::GatewayError;
 use crate::keys::now_ms;
 use crate::limits::Limits;
 use crate::parts::Parts;
+use crate::scoring::Judging;
 use crate::tenants::Tenants;
 
 pub use arms::Arms;
@@ -62,10 +63,11 @@ impl Arena {
         parts: &Parts,
         episodes: Arc<EpisodeStore>,
         limits: Arc<Limits>,
+        judging: Arc<Judging>,
     ) -> Result<(Self, JoinHandle<()>), GatewayError> {
         let arms = Arc::new(Arms::open(settings, Arc::clone(parts.pipeline.ladder()))?);
         let (shadow, worker) =
-            Shadow::start(&settings.shadow, &parts.pipeline, Arc::clone(&arms), Arc::clone(&episodes), limits);
+            Shadow::start(&settings.shadow, &parts.pipeline, Arc::clone(&arms), Arc::clone(&episodes), limits, judging);
         let arena = Self {
             shadow,
             table: ArcSwap::default(),

@@ -16,6 +16,7 @@ use crate::arena::arms::Arms;
 use crate::arena::shadow::{Job, count_ended, dropped, failed};
 use crate::limits::Limits;
 use crate::pipeline::{ArmError, Pipeline, Run};
+use crate::scoring::Judging;
 
 /// How long the store is left alone after it refused an end, at first and at most.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -27,6 +28,8 @@ pub struct Runner {
     pub arms: Arc<Arms>,
     pub episodes: Arc<EpisodeStore>,
     pub limits: Arc<Limits>,
+    /// Compares what both arms did.
+    pub judging: Arc<Judging>,
     /// Bound of one run.
     pub deadline: Duration,
     /// No run starts while more live requests than this are in flight.
@@ -59,7 +62,12 @@ impl Runner {
             ShadowOutcome::Failed { .. } | ShadowOutcome::TimedOut => job.window.saw_failure(started.elapsed()),
             ShadowOutcome::Dropped { .. } => {}
         }
+        let completed = matches!(outcome, ShadowOutcome::Completed { .. });
+        let (episode, kind) = (job.run.episode, job.run.kind);
         self.end(job.run, outcome).await;
+        if completed {
+            self.judging.offer_pair(&job.tenant, episode, kind);
+        }
     }
 
     async fn answer(&self, job: &Job) -> ShadowOutcome {

@@ -20,6 +20,7 @@ use crate::arena::guard::Window;
 use crate::arena::runner::Runner;
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, RunOptions};
+use crate::scoring::Judging;
 
 /// A sampled request, with all that its other arm needs.
 pub struct Job {
@@ -57,6 +58,7 @@ impl Shadow {
         arms: Arc<Arms>,
         episodes: Arc<EpisodeStore>,
         limits: Arc<Limits>,
+        judging: Arc<Judging>,
     ) -> (Self, JoinHandle<()>) {
         let (sender, jobs) = channel(settings.queue);
         let closing = CancellationToken::new();
@@ -74,6 +76,7 @@ impl Shadow {
             arms,
             episodes,
             limits,
+            judging,
             deadline: std::time::Duration::from_millis(deadline),
             busy_above: settings.busy_above,
             closing: closing.clone(),

@@ -126,11 +126,13 @@ pub async fn put(
     let bytes = json_bytes(&head.headers, body, BODY).await?;
     let document = DocumentBody::read(&bytes)?.document(doc_id)?;
     let permit = app.limits.admit()?;
-    let retriever = Arc::clone(app.parts.pipeline.retriever());
+    let (retriever, scorer) = (Arc::clone(app.parts.pipeline.retriever()), Arc::clone(&app.scoring.scorer));
     // A client that hangs up does not leave half a document.
     let putting = async move {
         let _permit = permit;
-        retriever.put_document(&tenant, &kb, document).await
+        let report = retriever.put_document(&tenant, &kb, document).await;
+        scorer.documents_changed(&tenant);
+        report
     };
     let report = Finishing::new(putting, &app.tasks).await.map_err(|error| problem(&error))?;
     Ok(Json(report).into_response())
@@ -208,11 +210,13 @@ pub async fn delete(
     let tenant = admin(&app, &headers)?;
     let (kb, doc_id) = named(path)?;
     let permit = app.limits.admit()?;
-    let retriever = Arc::clone(app.parts.pipeline.retriever());
+    let (retriever, scorer) = (Arc::clone(app.parts.pipeline.retriever()), Arc::clone(&app.scoring.scorer));
     let reply = json!({"doc_id": doc_id, "deleted": true});
     let deleting = async move {
         let _permit = permit;
-        retriever.delete_document(&tenant, &kb, &doc_id).await
+        let deleted = retriever.delete_document(&tenant, &kb, &doc_id).await;
+        scorer.documents_changed(&tenant);
+        deleted
     };
     Finishing::new(deleting, &app.tasks).await.map_err(|error| problem(&error))?;
     Ok(Json(reply).into_response())

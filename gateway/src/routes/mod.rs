@@ -7,3 +7,4 @@ pub mod feedback;
 pub mod ops;
 pub mod rag;
 pub mod rewrite;
+pub mod rl;

@@ -12,7 +12,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::app::App;
-use crate::routes::{documents, episodes, experiments, feedback, rag};
+use crate::routes::{documents, episodes, experiments, feedback, rag, rl};
 use crate::telemetry;
 
 /// The process runs.
@@ -91,7 +91,7 @@ pub async fn version(State(app): State<Arc<App>>) -> Json<Value> {
     paths(
         rag::general_rag, documents::put, documents::list, documents::get, documents::delete, episodes::show,
         episodes::list, feedback::post, experiments::list, experiments::create, experiments::show,
-        experiments::replace, experiments::stop, experiments::kill, livez, readyz, metrics, version
+        experiments::replace, experiments::stop, experiments::kill, rl::score, rl::get_reward, livez, readyz, metrics, version
     ),
     modifiers(&Bearer)
 )]
@@ -102,7 +102,10 @@ struct Bearer;
 impl Modify for Bearer {
     fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("rk_<id>_<secret>").build();
-        api.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(bearer));
+        let basic = HttpBuilder::new().scheme(HttpAuthScheme::Basic).build();
+        let components = api.components.get_or_insert_default();
+        components.add_security_scheme("key", SecurityScheme::Http(bearer));
+        components.add_security_scheme("basic", SecurityScheme::Http(basic));
     }
 }
 

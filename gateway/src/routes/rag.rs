@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use recast_config::TenantProfile;
-use recast_domain::{EpisodeId, ErrorKind, RequestFacts, TenantId, Timings};
+use recast_domain::{EpisodeId, ErrorKind, RequestFacts, RewriteSource, TenantId, Timings};
 use recast_retrieval::LegChoice;
 
 use crate::after_reply;
@@ -149,7 +149,13 @@ impl Task {
                 let (outcome, ticket) = part.record(app.arena.shadow(), &app.episodes, episode, sample, request).await;
                 (recorder::stored(id, outcome), ticket)
             }
-            _ => (recorder::record(&app.episodes, episode).await, None),
+            _ => {
+                let stored = recorder::record(&app.episodes, episode).await;
+                if stored && answered.run.trace.rewrite.source != RewriteSource::Given {
+                    app.scoring.judging.offer(&profile, id, &conversation, &answered.run.trace.rewrite.text);
+                }
+                (stored, None)
+            }
         };
 
         let run = &answered.run;

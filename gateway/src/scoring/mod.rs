@@ -7,6 +7,7 @@ mod facts;
 mod item;
 mod judging;
 mod outcome;
+pub mod request;
 mod rescore;
 mod scorer;
 mod snapshot;
@@ -36,7 +37,7 @@ pub struct Scoring {
     /// Scores completions.
     pub scorer: Arc<Scorer>,
     /// Judges live answers.
-    pub judging: Judging,
+    pub judging: Arc<Judging>,
 }
 
 impl Scoring {
@@ -54,7 +55,7 @@ impl Scoring {
         let judge = probed(settings).await?;
         let scorer = Arc::new(Scorer::new(settings, parts, judge, Arc::clone(&episodes), Arc::clone(&limits)));
         let items = Items::new(settings.tenants.dir.clone(), Arc::clone(&episodes));
-        let judging = Judging::start(settings, Arc::clone(&scorer), episodes, limits);
+        let judging = Arc::new(Judging::start(settings, Arc::clone(&scorer), episodes, limits));
         Ok(Self { items, scorer, judging })
     }
 }

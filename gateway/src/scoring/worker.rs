@@ -43,12 +43,7 @@ pub struct Judging {
 
 impl Judging {
     /// Starts the worker. It ends after [`Judging::close`], or when the last handle is gone.
-    pub fn start(
-        settings: &Settings,
-        scorer: Arc<Scorer>,
-        episodes: Arc<EpisodeStore>,
-        limits: Arc<Limits>,
-    ) -> Self {
+    pub fn start(settings: &Settings, scorer: Arc<Scorer>, episodes: Arc<EpisodeStore>, limits: Arc<Limits>) -> Self {
         let (sender, jobs) = channel(QUEUE);
         let closing = CancellationToken::new();
         let work = Work {
