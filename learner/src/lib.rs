@@ -17,6 +17,7 @@ mod names;
 mod pairs;
 mod recipe;
 mod rerank;
+pub mod rl;
 mod settings;
 mod sft;
 mod swap;
