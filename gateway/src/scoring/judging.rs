@@ -85,7 +85,6 @@ pub struct PairScores {
 ///
 /// # Errors
 /// When the store cannot be read.
-#[expect(dead_code, reason = "the report of experiments does not ask for it yet")]
 pub async fn judge_scores(
     store: &EpisodeStore,
     tenant: &TenantId,

@@ -22,6 +22,7 @@ use recast_judge::{Judge, JudgeError, open_judge};
 
 pub use facts::{RewardFacts, SideFacts, StoredReward};
 pub use item::{Item, Items, NoItem};
+pub use judging::judge_scores;
 pub use outcome::{Outcome, Parts, Status};
 pub use rescore::{Rescored, rescore};
 pub use scorer::Scorer;

@@ -5,6 +5,8 @@ mod arena;
 mod contract;
 mod life;
 mod management;
+mod rewrite_service;
+mod scoring;
 
 use std::sync::Arc;
 
@@ -76,6 +78,7 @@ impl World {
     /// Opens the gateway with a few documents for each tenant, and a key for each.
     pub async fn open(&self) -> Site {
         let keys = ["alpha", "beta"].map(|tenant| (self.key(tenant, Scope::Serve), self.key(tenant, Scope::Admin)));
+        let train = self.key("alpha", Scope::Train);
         let gateway = Gateway::open(self.settings()).await.unwrap();
         for tenant in ["alpha", "beta"] {
             for (id, text) in [("drink", "胶原蛋白肽饮：孕妇不宜食用"), ("price", "叶黄素软糖：零售价 298 元")]
@@ -87,7 +90,7 @@ impl World {
         }
         let app = gateway.app();
         let [(alpha, alpha_admin), (beta, beta_admin)] = keys;
-        Site { router: router(Arc::clone(&app)), app, gateway, alpha, alpha_admin, beta, beta_admin }
+        Site { router: router(Arc::clone(&app)), app, gateway, alpha, alpha_admin, beta, beta_admin, train }
     }
 }
 
@@ -107,6 +110,8 @@ pub struct Site {
     pub alpha_admin: String,
     pub beta: String,
     pub beta_admin: String,
+    /// Alpha's key for having completions scored.
+    pub train: String,
 }
 
 /// What came back.
