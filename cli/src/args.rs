@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod arena;
+mod judge;
 
 pub use arena::*;
+pub use judge::*;
 
 /// A query-rewrite RAG gateway that learns online.
 #[derive(Debug, Parser)]
@@ -37,6 +39,10 @@ pub enum Command {
     Rewriter(RewriterArgs),
     /// Plan, run, report and check comparisons of rewriters
     Experiment(ExperimentArgs),
+    /// Try the judge, and hold it against people's grades
+    Judge(JudgeArgs),
+    /// Show and recompute rewards
+    Reward(RewardArgs),
     /// Fit fusion weights and score calibration on the validation split
     Tune(TuneArgs),
     /// Train the tokenizer, rewriter, embedder and reranker

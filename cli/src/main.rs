@@ -8,10 +8,12 @@ mod episodes;
 mod eval;
 mod experiment;
 mod ingest;
+mod judge;
 mod keys;
 mod labelled;
 mod maintenance;
 mod out;
+mod reward;
 mod rewriter_serve;
 mod serve;
 mod stop;
@@ -48,6 +50,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(&args),
         Command::Rewriter(args) => rewriter_serve::run(&args),
         Command::Experiment(args) => experiment::run(&args),
+        Command::Judge(args) => judge::run(&args),
+        Command::Reward(args) => reward::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Tenant(args) => tenant::run(&args),
