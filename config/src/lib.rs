@@ -6,16 +6,20 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 mod checks;
+mod choices;
 mod layers;
 mod settings;
 mod tenant;
 
+pub use choices::{
+    Device, Durability, EmbedderKind, JudgeKind, JudgeLanguage, JudgeMode, JudgeProvider, LogFormat, Quantization,
+    RerankerKind, RewardKind, RewriterKind, StoreKind,
+};
 pub use layers::{ConfigError, Effective, PROFILES, Problem, Source, load};
 pub use settings::{
-    AdmissionSettings, DeadlineSettings, Device, Durability, EmbedderKind, EmbedderSettings, EpisodeSettings,
-    ExperimentSettings, JudgeKind, JudgeLanguage, JudgeMode, JudgeProvider, JudgeSettings, LimitSettings, LogFormat,
-    OnnxSettings, QdrantSettings, Quantization, RemoteRewriterSettings, RerankerKind, RerankerSettings,
-    RetrievalSettings, RewardKind, RewardSettings, RewriterKind, RewriterSettings, ScoringSettings, ServerSettings,
-    Settings, ShadowSettings, StateSettings, StoreKind, TelemetrySettings, TenantSettings,
+    AdmissionSettings, DeadlineSettings, EmbedderSettings, EpisodeSettings, ExperimentSettings, JudgeSettings,
+    LimitSettings, OnnxSettings, QdrantSettings, RemoteRewriterSettings, RerankerSettings, RetrievalSettings,
+    RewardSettings, RewriterSettings, ScoringSettings, ServerSettings, Settings, ShadowSettings, StateSettings,
+    TelemetrySettings, TenantSettings,
 };
 pub use tenant::{TenantError, TenantProfile};
