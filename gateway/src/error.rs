@@ -54,14 +54,14 @@ pub enum GatewayError {
     #[error("experiments: {} problem(s):{}", .problems.len(), listed(.problems))]
     Experiments {
         /// All of them.
-        problems: Vec<crate::arena::Problem>,
+        problems: Vec<recast_experiments::Problem>,
     },
     /// The episode store cannot be opened.
     #[error("episodes: {0}")]
     Episodes(#[from] recast_episodes::EpisodeError),
 }
 
-fn listed(problems: &[crate::arena::Problem]) -> String {
+fn listed(problems: &[recast_experiments::Problem]) -> String {
     problems.iter().map(|problem| format!("\n  experiments.{}: {}", problem.field, problem.message)).collect()
 }
 

@@ -26,6 +26,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/experiments", get(experiments::list).post(experiments::create))
         .route("/v1/experiments/{id}", get(experiments::show).put(experiments::replace).delete(experiments::stop))
         .route("/v1/experiments/{id}/kill", post(experiments::kill))
+        .route("/v1/experiments/{id}/report", get(experiments::report))
         .route("/v1/rl/score", post(rl::score))
         .route("/get_reward", post(rl::get_reward))
         .route("/v1/version", get(ops::version))

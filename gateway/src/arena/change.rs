@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::arena::definition::{Definition, Kind, Problem, check};
 use recast_episodes::{EpisodeError, ExperimentChange, ExperimentRecord};
+use recast_experiments::{Definition, Kind, Problem, check};
 use serde_json::Value;
 
 use crate::arena::table::{Entry, Table};

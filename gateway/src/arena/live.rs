@@ -48,8 +48,8 @@ pub struct Answered {
     pub run: Run,
     /// `None` where the experiment had no say after all.
     pub assignment: Option<Assignment>,
-    /// The arm that picked each hit; empty where nothing was interleaved.
-    pub teams: Vec<String>,
+    /// The arm that picked each hit, `None` where both lists began alike; empty where nothing was interleaved.
+    pub teams: Vec<Option<String>>,
 }
 
 impl Answered {
@@ -63,7 +63,7 @@ impl Answered {
     pub fn mark(&mut self, episode: &mut Episode) {
         episode.experiment = self.assignment.take();
         for (hit, team) in episode.hits.iter_mut().zip(self.teams.drain(..)) {
-            hit.team = Some(team);
+            hit.team = team;
         }
     }
 }
@@ -186,7 +186,7 @@ pub fn seed(id: EpisodeId) -> u64 {
 fn merge(names: [&str; 2], runs: [Run; 2], top_k: usize, seed: u64) -> Answered {
     let [first, second] = runs;
     let ids = |run: &Run| run.trace.hits.iter().map(|hit| hit.passage.id.clone()).collect::<Vec<_>>();
-    let picks = crate::arena::definition::team_draft(&ids(&first), &ids(&second), top_k, seed);
+    let picks = recast_experiments::team_draft(&ids(&first), &ids(&second), top_k, seed);
     let mut run = first;
     let mut pool: Vec<Option<Hit>> = std::mem::take(&mut run.trace.hits).into_iter().map(Some).collect();
     let mut others: Vec<Option<Hit>> = second.trace.hits.into_iter().map(Some).collect();
@@ -197,7 +197,8 @@ fn merge(names: [&str; 2], runs: [Run; 2], top_k: usize, seed: u64) -> Answered 
         if let Some(mut hit) = found.and_then(Option::take) {
             hit.rank = u32::try_from(hits.len() + 1).unwrap_or(u32::MAX);
             hits.push(hit);
-            teams.push(team.to_owned());
+            // Either arm alone would have shown this one here: a click on it says nothing.
+            teams.push(pick.competitive.then(|| team.to_owned()));
         }
     }
     run.trace.hits = hits;

@@ -5,9 +5,9 @@
 
 mod arms;
 mod change;
-mod definition;
 mod guard;
 mod live;
+mod report;
 mod runner;
 mod shadow;
 mod table;
@@ -30,8 +30,8 @@ use crate::tenants::Tenants;
 
 pub use arms::Arms;
 pub use change::{Change, ChangeError};
-pub use definition::{Definition, Problem};
 pub use live::{Answered, Part, seed};
+pub use report::report_input;
 pub use shadow::Shadow;
 pub use table::{Asker, Entry, Table};
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::arena::definition::{Definition, Kind, Unit, assign, control_run, sampled};
 use recast_domain::{Assignment, EpisodeId, ShadowKind, TenantId};
+use recast_experiments::{Definition, Kind, Unit, assign, control_run, sampled};
 use tokio_util::sync::CancellationToken;
 
 use crate::arena::arms::{ArmRewriter, Arms};
@@ -62,10 +62,15 @@ pub struct Running {
 }
 
 impl Running {
-    /// `None` where the definition has something that this gateway cannot run; it was checked when it was saved.
+    /// `None` where the definition has something that this gateway cannot run: it was checked when it was saved, but the
+    /// settings may have changed since, and an arm that another one answers for would spoil the comparison.
     fn new(entry: &Entry, arms: &Arms, window: usize, stop: CancellationToken) -> Option<Self> {
         let definition = entry.definition.clone();
         let ready = definition.arms.iter().map(|arm| {
+            let live = definition.kind != Kind::Shadow || arm.name == definition.control;
+            if arms.problem(&arm.rewriter, live).is_some() {
+                return None;
+            }
             let rewriter = ArmRewriter::parse(&arm.rewriter)?;
             let (name, ladder) = (arm.name.clone(), arms.live(rewriter));
             Some(RunningArm { name, rewriter, ladder, window: Arc::new(Window::new(window)) })

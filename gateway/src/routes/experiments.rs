@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::arena::Definition;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use recast_domain::{ErrorKind, TenantId};
 use recast_episodes::EpisodeError;
+use recast_experiments::Definition;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -33,6 +33,13 @@ pub struct Said {
     note: String,
     /// The version that the change was made for, where `If-Match` does not say it.
     expected_version: Option<u32>,
+}
+
+/// How a report is wanted.
+#[derive(Debug, Default, Deserialize)]
+pub struct Wanted {
+    format: Option<String>,
+    version: Option<u32>,
 }
 
 /// Lists the tenant's experiments.
@@ -182,6 +189,42 @@ async fn end(
     }
 }
 
+/// Reports on an experiment: JSON, or a page, or a text.
+#[utoipa::path(
+    get, path = "/v1/experiments/{id}/report", tag = "experiments", security(("key" = [])),
+    params(
+        ("id" = String, Path),
+        ("format" = Option<String>, Query, description = "json, html or text; else the accept header decides"),
+        ("version" = Option<u32>, Query, description = "this version alone; else all since its arms last changed"),
+    ),
+    responses((status = 200, description = "what was found so far"), (status = 404, description = "no such experiment"))
+)]
+pub async fn report(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<Wanted>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let tenant = app.caller(&headers, Scope::Admin)?.tenant;
+    let Query(wanted) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    let id = own(&app, &tenant, path)?.definition.id;
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let format = match wanted.format.as_deref() {
+        Some(format @ ("json" | "html" | "text")) => format,
+        Some(_) => return Err(Problem::field("format", "must be json, html or text")),
+        None if accept.contains("text/html") => "html",
+        None if accept.contains("text/plain") => "text",
+        None => "json",
+    };
+    let report = app.arena.report(&id, wanted.version).await.map_err(|error| unreadable(&error))?;
+    let Some(report) = report else { return Err(Problem::not_found("it has no such version")) };
+    Ok(match format {
+        "html" => Html(recast_experiments::report::html(&report)).into_response(),
+        "text" => recast_experiments::report::text(&report).into_response(),
+        _ => Json(report).into_response(),
+    })
+}
+
 /// Whether an experiment is on this tenant alone.
 fn is_own(entry: &Entry, tenant: &TenantId) -> bool {
     matches!(entry.definition.tenants.as_slice(), [one] if one == tenant.as_str())
@@ -281,6 +324,6 @@ fn refused(error: ChangeError, tenant: &TenantId, app: &App) -> Problem {
 }
 
 fn unreadable(error: &EpisodeError) -> Problem {
-    tracing::warn!(%error, "an experiment's history cannot be read");
+    tracing::warn!(%error, "an experiment cannot be read");
     Problem::from_kind(error.kind(), "experiments cannot be read now")
 }

@@ -55,7 +55,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
                 "stored": episodes.stored,
                 "failed": episodes.failed,
             },
-            "shadow": {"ok": true, "waiting": app.arena.shadow().waiting()},
+            "shadow": {"ok": true, "waiting": app.arena.shadow().waiting(), "ended": *app.arena.shadow().ended().borrow()},
             "tenants": {"ok": true, "count": app.parts.tenants.snapshot().len()},
         },
     });
@@ -91,7 +91,7 @@ pub async fn version(State(app): State<Arc<App>>) -> Json<Value> {
     paths(
         rag::general_rag, documents::put, documents::list, documents::get, documents::delete, episodes::show,
         episodes::list, feedback::post, experiments::list, experiments::create, experiments::show,
-        experiments::replace, experiments::stop, experiments::kill, rl::score, rl::get_reward, livez, readyz, metrics, version
+        experiments::replace, experiments::stop, experiments::kill, experiments::report, rl::score, rl::get_reward, livez, readyz, metrics, version
     ),
     modifiers(&Bearer)
 )]

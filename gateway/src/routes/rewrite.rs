@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use recast_domain::{EpisodeId, ErrorKind, TenantId};
-use recast_rewriter::{RewriteError, RewriteRequest};
+use recast_rewriter::{RewriteError, RewriteRequest, checked_rewrite};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
@@ -63,7 +63,8 @@ async fn answer(service: &Service, request: Request) -> Result<Value, Problem> {
     let deadline = Instant::now() + service.timeout;
     let rewrite = timeout_at(deadline, service.rewriter.rewrite(&question, deadline)).await;
     let rewrite = rewrite.unwrap_or(Err(RewriteError::Timeout)).map_err(|error| problem(&error))?;
-    Ok(json!({"rewritten_query": rewrite.text, "policy": rewrite.policy}))
+    let text = checked_rewrite(&question.conversation.query, &rewrite.text).map_err(|error| problem(&error.into()))?;
+    Ok(json!({"rewritten_query": text, "policy": rewrite.policy}))
 }
 
 fn problem(error: &RewriteError) -> Problem {

@@ -257,7 +257,7 @@ async fn changes_are_versioned_and_meet_no_other_change() {
     assert_eq!((late.status.as_u16(), &late.body["version"]), (409, &json!(2)));
     let shown = site.call("GET", path, admin, None).await.body;
     assert_eq!((&shown["definition"]["sample_rate"], &shown["versions"][1]["note"]), (&json!(0.25), &json!("less")));
-    assert_eq!(site.call("DELETE", path, admin, None).await.body["state"], "stopped");
+    assert_eq!(site.call("DELETE", path, admin, None).await.body["state"], "disabled");
 
     for (method, path) in [("GET", path.to_owned()), ("DELETE", path.to_owned()), ("POST", format!("{path}/kill"))] {
         assert_eq!(site.call(method, &path, &site.beta_admin, None).await.status, 404, "{method} {path}");
@@ -343,7 +343,7 @@ async fn a_broken_guardrail_stops_the_experiment_and_says_why() {
     }
     site.app.arena.look_at_guardrails().await;
     assert_eq!(site.app.arena.table().all["split"].version, 1, "too few answers to judge by");
-    for _ in 0..120 {
+    for _ in 0..180 {
         site.ask(&site.alpha, plain()).await;
     }
     site.app.arena.look_at_guardrails().await;
@@ -354,4 +354,58 @@ async fn a_broken_guardrail_stops_the_experiment_and_says_why() {
     let reply = site.ask(&site.alpha, plain()).await;
     assert_eq!(reply.body["data"]["rewritten_query"], "叶黄素软糖 零售价");
     assert_eq!(site.episode(&reply).await.experiment, None);
+}
+
+#[tokio::test]
+async fn a_report_comes_in_three_forms_and_covers_what_compares_the_same() {
+    let site = World::new().open().await;
+    site.rewriter(Double::Says("叶黄素软糖 零售价"));
+    let mut definition = shadow("alpha");
+    definition["control_rate"] = json!(0.25);
+    site.define(&site.alpha_admin, &definition).await;
+    for _ in 0..20 {
+        site.ask(&site.alpha, plain()).await;
+    }
+    site.ended(20).await;
+    // Another rate compares the same arms: the report goes on.
+    definition["control_rate"] = json!(0.0);
+    let path = "/v1/experiments/shadow-alpha";
+    site.call("PUT", &format!("{path}?expected_version=1"), &site.alpha_admin, Some(definition.clone())).await;
+    for _ in 0..10 {
+        site.ask(&site.alpha, plain()).await;
+    }
+    site.ended(30).await;
+    let gathered = |version| {
+        let reader = site.app.episodes.reader();
+        crate::report_input(&reader, "shadow-alpha", version).unwrap()
+    };
+    let all = gathered(None).unwrap();
+    assert_eq!((all.version, all.pairs.len() + all.controls.len()), (2, 30));
+    assert_eq!((all.accounting.sampled + all.control_accounting.sampled, all.ended), (30, false));
+    assert!(all.accounting.adds_up() && all.control_accounting.adds_up() && !all.controls.is_empty());
+    assert_eq!(all.pairs[0].live.rewrite, "叶黄素软糖 零售价");
+    assert_eq!(all.pairs[0].other.rewrite, "叶黄素软糖 价格");
+    assert_eq!(
+        gathered(Some(1)).unwrap().accounting.sampled + gathered(Some(2)).unwrap().accounting.sampled,
+        all.accounting.sampled
+    );
+    assert_eq!(gathered(Some(9)), None);
+    // Another arm is another comparison: it starts anew.
+    definition["salt"] = json!("anew");
+    site.call("PUT", &format!("{path}?expected_version=2"), &site.alpha_admin, Some(definition)).await;
+    assert!(gathered(None).unwrap().pairs.is_empty());
+
+    let report = format!("{path}/report?version=1");
+    let json = site.call("GET", &report, &site.alpha_admin, None).await;
+    assert_eq!((json.status.as_u16(), &json.body["version"]), (200, &json!(1)), "{}", json.text);
+    let page = site.call("GET", &format!("{report}&format=html"), &site.alpha_admin, None).await;
+    assert!(page.headers["content-type"].to_str().unwrap().starts_with("text/html"));
+    let text = site.call("GET", &format!("{report}&format=text"), &site.alpha_admin, None).await;
+    assert!(text.text.contains("shadow-alpha"), "{}", text.text);
+    assert_eq!(site.call("GET", &format!("{report}&format=pdf"), &site.alpha_admin, None).await.status, 422);
+    assert_eq!(site.call("GET", &report, &site.beta_admin, None).await.status, 404);
+    let api = site.call("GET", "/openapi.json", "", None).await.body;
+    for path in ["/v1/experiments/{id}/report", "/v1/experiments/{id}/kill", "/v1/feedback"] {
+        assert!(api["paths"].get(path).is_some(), "{path} is not described");
+    }
 }

@@ -1,0 +1,316 @@
+//! What the episode store knows of an experiment, gathered for a report.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use recast_domain::{
+    Degradation, Episode, EpisodeHit, EpisodeId, FeedbackSignal, Preferred, ShadowKind, ShadowOutcome, TenantId,
+    Timings,
+};
+use recast_episodes::{EpisodeError, EpisodeReader, LIST_MAX, RunCursor};
+use recast_experiments::report::{
+    Accounting, ArmFacts, ArmFeedback, Credited, HitFacts, Pair, Report, ReportInput, Single, Units, compute,
+};
+use recast_experiments::{Definition, Kind, Pick, State, Unit, credit};
+
+use crate::arena::Arena;
+use crate::keys::now_ms;
+use crate::scoring::judge_scores;
+
+/// A report is over the oldest so many answers at most: its memory is bounded, and sequential tests start at the start.
+const MOST: usize = 50_000;
+/// Characters of a passage that a report shows.
+const SHOWN_CHARS: usize = 80;
+
+impl Arena {
+    /// The report on an experiment: of one version, or of all since arms, unit, tenants or salt last changed. `None`
+    /// where there is no such experiment or version.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn report(&self, id: &str, version: Option<u32>) -> Result<Option<Report>, EpisodeError> {
+        let id = id.to_owned();
+        let input = self.episodes().read(move |reader| report_input(reader, &id, version)).await?;
+        let Some(mut input) = input else { return Ok(None) };
+        self.judge(&mut input).await?;
+        // On a thread that may block: thousands of resamples are no work for one that serves.
+        self.episodes().read(move |_| Ok(Some(compute(&input)))).await
+    }
+
+    /// Adds what the judge said of both answers, where it said something.
+    async fn judge(&self, input: &mut ReportInput) -> Result<(), EpisodeError> {
+        for tenant in input.definition.tenants.iter().filter_map(|tenant| tenant.parse::<TenantId>().ok()) {
+            let pairs = input.pairs.iter().chain(&input.controls).filter(|pair| pair.tenant == tenant.as_str());
+            let ids: Vec<EpisodeId> = pairs.filter_map(|pair| pair.episode.parse().ok()).collect();
+            let scores = judge_scores(self.episodes(), &tenant, ids, None).await?;
+            let of = |pair: &Pair| scores.get(&pair.episode.parse().ok()?).copied();
+            for pair in input.pairs.iter_mut().filter(|pair| pair.tenant == tenant.as_str()) {
+                pair.judge = of(pair).and_then(|scores| Some((scores.live?, scores.shadow?)));
+            }
+            for pair in input.controls.iter_mut().filter(|pair| pair.tenant == tenant.as_str()) {
+                pair.judge = of(pair).and_then(|scores| Some((scores.live?, scores.control?)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything that the store knows of an experiment: of one version, or of all since arms, unit, tenants or salt last
+/// changed. `None` where there is no such experiment or version.
+///
+/// # Errors
+/// When the store, or something in it, cannot be read.
+pub fn report_input(
+    reader: &EpisodeReader,
+    id: &str,
+    version: Option<u32>,
+) -> Result<Option<ReportInput>, EpisodeError> {
+    let history = reader.experiment_versions(id)?.into_iter();
+    let history: Vec<(u32, Definition)> =
+        history.filter_map(|one| Some((one.version, serde_json::from_str(&one.definition).ok()?))).collect();
+    let Some((versions, definition)) = wanted(&history, version) else { return Ok(None) };
+    let mut input = ReportInput::new(definition.clone(), *versions.end());
+    let now = i64::try_from(now_ms()).unwrap_or(i64::MAX);
+    input.ended = !matches!(definition.state(now), State::Running | State::Scheduled);
+    let mut feedback = BTreeMap::new();
+    for tenant in definition.tenants.iter().filter_map(|tenant| tenant.parse::<TenantId>().ok()) {
+        let from = Source { reader, tenant: &tenant, definition, versions: versions.clone() };
+        match definition.kind {
+            Kind::Shadow => from.pairs(&mut input)?,
+            Kind::Split => from.singles(&mut input)?,
+            Kind::Interleave => from.credits(&mut input)?,
+        }
+        from.feedback(&mut feedback)?;
+    }
+    input.feedback = feedback.into_values().map(Heard::arm).collect();
+    Ok(Some(input))
+}
+
+/// The versions that a report covers, and the definition of the newest one.
+fn wanted(history: &[(u32, Definition)], version: Option<u32>) -> Option<(RangeInclusive<u32>, &Definition)> {
+    if let Some(version) = version {
+        let (_, definition) = history.iter().find(|(one, _)| *one == version)?;
+        return Some((version..=version, definition));
+    }
+    let (last, definition) = history.last()?;
+    let same = history.iter().rev().take_while(|(_, older)| compares_the_same(older, definition));
+    let first = same.last().map_or(*last, |(version, _)| *version);
+    Some((first..=*last, definition))
+}
+
+/// Whether answers under the two definitions may be taken together: switches, times, rates and rules of the decision
+/// change how much is known, not what is compared.
+fn compares_the_same(one: &Definition, other: &Definition) -> bool {
+    one.kind == other.kind
+        && one.arms == other.arms
+        && one.control == other.control
+        && one.tenants == other.tenants
+        && one.unit == other.unit
+        && one.salt == other.salt
+}
+
+/// One tenant's share of an experiment.
+struct Source<'a> {
+    reader: &'a EpisodeReader,
+    tenant: &'a TenantId,
+    definition: &'a Definition,
+    versions: RangeInclusive<u32>,
+}
+
+impl Source<'_> {
+    fn pairs(&self, input: &mut ReportInput) -> Result<(), EpisodeError> {
+        let mut after: Option<RunCursor> = None;
+        loop {
+            let page = self.reader.pairs(self.tenant, &self.definition.id, None, after.as_ref(), LIST_MAX)?;
+            let Some((_, last)) = page.last() else { break };
+            after = Some(RunCursor::from(last));
+            for (episode, run) in page {
+                let Some(ShadowOutcome::Completed { answer }) = run.outcome else { continue };
+                if !self.versions.contains(&run.assignment.version) {
+                    continue;
+                }
+                let pair = Pair {
+                    episode: episode.id.to_string(),
+                    tenant: self.tenant.to_string(),
+                    query_type: None,
+                    live: of_episode(&episode),
+                    other: facts(&answer.rewrite.text, &answer.hits, &answer.degraded, answer.timings),
+                    judge: None,
+                    at_ms: episode.created_ms,
+                    query: episode.conversation.query,
+                };
+                match run.kind {
+                    ShadowKind::Treatment => input.pairs.push(pair),
+                    ShadowKind::Control => input.controls.push(pair),
+                }
+            }
+            if input.pairs.len() + input.controls.len() >= MOST {
+                break;
+            }
+        }
+        for one in self.reader.shadow_accounting(self.tenant, Some(&self.definition.id))? {
+            if !self.versions.contains(&one.version) {
+                continue;
+            }
+            let counts = Accounting {
+                sampled: one.sampled,
+                completed: one.completed,
+                failed: one.failed,
+                timed_out: one.timed_out,
+                dropped: one.dropped,
+                pending: one.pending,
+            };
+            match one.kind {
+                ShadowKind::Treatment => input.accounting.add(&counts),
+                ShadowKind::Control => input.control_accounting.add(&counts),
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `see` with each episode of the experiment in these versions, oldest first, and its arm.
+    fn episodes(&self, mut see: impl FnMut(Episode, &str) -> usize) -> Result<(), EpisodeError> {
+        let mut after = None;
+        loop {
+            let page = self.reader.experiment_episodes(self.tenant, &self.definition.id, after, LIST_MAX)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.id);
+            let mut seen = 0;
+            for mut episode in page {
+                if let Some(part) = episode.experiment.take_if(|part| self.versions.contains(&part.version)) {
+                    seen = see(episode, &part.arm);
+                }
+            }
+            if seen >= MOST {
+                return Ok(());
+            }
+        }
+    }
+
+    fn singles(&self, input: &mut ReportInput) -> Result<(), EpisodeError> {
+        let mut units: BTreeMap<String, (BTreeSet<String>, u64)> = BTreeMap::new();
+        self.episodes(|episode, arm| {
+            let unit = match self.definition.unit {
+                Unit::User => episode.request.user_id.clone(),
+                Unit::Conversation => episode.request.conversation_id.clone(),
+                Unit::Request => None,
+            };
+            let unit = format!("{}/{}", self.tenant, unit.unwrap_or_else(|| episode.id.to_string()));
+            let counted = units.entry(arm.to_owned()).or_default();
+            counted.0.insert(unit.clone());
+            counted.1 += 1;
+            input.singles.push(Single {
+                arm: arm.to_owned(),
+                unit,
+                facts: of_episode(&episode),
+                judge: None,
+                at_ms: episode.created_ms,
+                query: episode.conversation.query,
+            });
+            input.singles.len()
+        })?;
+        for (arm, (names, requests)) in units {
+            let count = names.len() as u64;
+            match input.units.iter_mut().find(|units| units.arm == arm) {
+                Some(known) => {
+                    known.units += count;
+                    known.requests += requests;
+                }
+                None => input.units.push(Units { arm, units: count, requests }),
+            }
+        }
+        Ok(())
+    }
+
+    fn credits(&self, input: &mut ReportInput) -> Result<(), EpisodeError> {
+        let mut clicked: BTreeMap<_, Vec<String>> = BTreeMap::new();
+        for event in self.reader.feedback_by_experiment(self.tenant, &self.definition.id)? {
+            if let FeedbackSignal::Click { passage } = event.signal {
+                clicked.entry(event.episode).or_default().push(passage);
+            }
+        }
+        self.episodes(|episode, _| {
+            let picks: Vec<Pick> = episode.hits.into_iter().map(|hit| pick(hit, &self.definition.control)).collect();
+            let clicks = clicked.remove(&episode.id).unwrap_or_default();
+            input.credits.push(Credited {
+                episode: episode.id.to_string(),
+                credit: credit(&picks, &clicks),
+                at_ms: episode.created_ms,
+            });
+            input.credits.len()
+        })
+    }
+
+    fn feedback(&self, by_arm: &mut BTreeMap<String, Heard>) -> Result<(), EpisodeError> {
+        for event in self.reader.feedback_by_experiment(self.tenant, &self.definition.id)? {
+            if self.versions.contains(&event.version) {
+                by_arm.entry(event.arm.clone()).or_insert_with(|| Heard::of(event.arm)).hear(&event.signal);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A place without a team is one where both lists began alike.
+fn pick(hit: EpisodeHit, control: &str) -> Pick {
+    Pick { id: hit.id, first: hit.team.as_deref() == Some(control), competitive: hit.team.is_some() }
+}
+
+fn of_episode(episode: &Episode) -> ArmFacts {
+    facts(&episode.rewrite.text, &episode.hits, &episode.degraded, episode.timings)
+}
+
+fn facts(rewrite: &str, hits: &[EpisodeHit], degraded: &[Degradation], timings: Timings) -> ArmFacts {
+    #[expect(clippy::cast_precision_loss, reason = "a time in microseconds is far below 2^52")]
+    let ms = |micros: u64| micros as f64 / 1000.0;
+    let shown =
+        |hit: &EpisodeHit| HitFacts { id: hit.id.clone(), text: hit.content.chars().take(SHOWN_CHARS).collect() };
+    ArmFacts {
+        rewrite: rewrite.to_owned(),
+        scores: hits.iter().map(|hit| f64::from(hit.reranker_score.unwrap_or(hit.score))).collect(),
+        hits: hits.iter().map(shown).collect(),
+        degraded: !degraded.is_empty(),
+        rewrite_ms: ms(timings.rewrite_us),
+        total_ms: ms(timings.total_us),
+        labels: None,
+    }
+}
+
+/// What was said about an arm, while it is being added up.
+struct Heard {
+    counts: ArmFeedback,
+    score_sum: f64,
+}
+
+impl Heard {
+    fn of(arm: String) -> Self {
+        Self { counts: ArmFeedback { arm, ..ArmFeedback::default() }, score_sum: 0.0 }
+    }
+
+    fn hear(&mut self, signal: &FeedbackSignal) {
+        let counts = &mut self.counts;
+        match signal {
+            FeedbackSignal::Thumbs { up: true } => counts.up += 1,
+            FeedbackSignal::Thumbs { up: false } => counts.down += 1,
+            FeedbackSignal::Click { .. } => counts.clicks += 1,
+            FeedbackSignal::Comment { .. } => counts.comments += 1,
+            FeedbackSignal::Score { value } => {
+                counts.scores += 1;
+                self.score_sum += value;
+            }
+            FeedbackSignal::Preference { preferred, .. } => match preferred {
+                Preferred::This => counts.preferred += 1,
+                Preferred::Other => counts.not_preferred += 1,
+                Preferred::Neither => {}
+            },
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+    fn arm(mut self) -> ArmFeedback {
+        if self.counts.scores > 0 {
+            self.counts.mean_score = self.score_sum / self.counts.scores as f64;
+        }
+        self.counts
+    }
+}
