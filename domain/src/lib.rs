@@ -5,6 +5,7 @@
 
 mod conversation;
 mod dialogue;
+mod environment;
 mod episode;
 mod error;
 mod experiment;
@@ -14,6 +15,7 @@ mod rewrite;
 mod trace;
 
 pub use conversation::{Conversation, Role, Turn, parse_history};
+pub use environment::{Environment, RolloutItem, Scored};
 pub use dialogue::{Dialogue, PassageRecord, QueryType, Relevance, Split};
 pub use episode::{Episode, EpisodeHit, RequestFacts};
 pub use error::ErrorKind;

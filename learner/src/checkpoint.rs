@@ -99,21 +99,26 @@ impl Checkpoints {
         best: &Weights,
         optimizer: &AdamW,
     ) -> Result<()> {
-        let target = self.dir.join(format!("step-{:07}", state.step));
-        let part = self.dir.join(format!("step-{:07}.part", state.step));
+        self.write(state.step, |part| {
+            write_safetensors(&part.join(WEIGHTS), &weights_of(vars))?;
+            write_safetensors(&part.join(BEST), best)?;
+            optimizer.save(&part.join(OPTIMIZER))?;
+            let text = serde_json::to_string_pretty(state).map_err(|e| self.unusable(part, e))?;
+            write_flushed(&part.join(STATE), &text)
+        })
+    }
+
+    /// Fills a folder for a step, makes it appear whole, and drops all but the newest two.
+    pub(crate) fn write(&self, step: u32, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let target = self.dir.join(format!("step-{step:07}"));
+        let part = self.dir.join(format!("step-{step:07}.part"));
         for old in [&part, &target] {
             if old.exists() {
                 std::fs::remove_dir_all(old).map_err(LearnError::io(old))?;
             }
         }
         std::fs::create_dir(&part).map_err(LearnError::io(&part))?;
-        write_safetensors(&part.join(WEIGHTS), &weights_of(vars))?;
-        write_safetensors(&part.join(BEST), best)?;
-        optimizer.save(&part.join(OPTIMIZER))?;
-        let text = serde_json::to_string_pretty(state).map_err(|e| self.unusable(&part, e))?;
-        let path = part.join(STATE);
-        std::fs::write(&path, text).map_err(LearnError::io(&path))?;
-        std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(LearnError::io(&path))?;
+        fill(&part)?;
         std::fs::rename(&part, &target).map_err(LearnError::io(&target))?;
         std::fs::File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(LearnError::io(&self.dir))?;
         let folders = self.folders()?;
@@ -121,6 +126,11 @@ impl Checkpoints {
             std::fs::remove_dir_all(path).map_err(LearnError::io(path))?;
         }
         Ok(())
+    }
+
+    /// Folder of the newest whole checkpoint.
+    pub(crate) fn newest(&self) -> Result<Option<PathBuf>> {
+        Ok(self.folders()?.pop().map(|(_, path)| path))
     }
 
     /// The state of the newest checkpoint, where there is one.
@@ -148,10 +158,16 @@ impl Checkpoints {
         Ok(read_safetensors(&path.join(BEST), &Device::Cpu)?)
     }
 
-    fn unusable(&self, path: &Path, reason: impl std::fmt::Display) -> LearnError {
+    pub(crate) fn unusable(&self, path: &Path, reason: impl std::fmt::Display) -> LearnError {
         let reason = format!("{reason}; start the run anew without resuming");
         LearnError::Checkpoint { path: path.to_owned(), reason }
     }
+}
+
+/// Writes a small file and waits until the disk has it.
+pub(crate) fn write_flushed(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(LearnError::io(path))?;
+    std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(LearnError::io(path))
 }
 
 /// Copies of the variables' present values.

@@ -194,9 +194,10 @@ pub fn reinforce_plus_plus_baseline(rewards: &[Option<f64>], groups: &[usize], l
 /// Mean 0 and variance 1 over the counting tokens: `(x - mean) / sqrt(var + 1e-8)`, `n - 1` in the variance; 0 elsewhere.
 #[must_use]
 pub fn whiten(values: &[f64], layout: &Layout) -> Vec<f64> {
-    let counted: Vec<f64> = values.iter().zip(layout.mask()).filter(|(_, m)| **m).map(|(v, _)| *v).collect();
-    let center = mean(&counted);
-    let divisor = (deviation(&counted).powi(2) + 1e-8).sqrt();
+    let center = layout.mean(values);
+    let count = layout.total() as f64;
+    let squares = layout.mean_of(|place| (values[place] - center).powi(2));
+    let divisor = (squares * count / (count - 1.0).max(1.0) + 1e-8).sqrt();
     values.iter().zip(layout.mask()).map(|(v, counts)| if *counts { (v - center) / divisor } else { 0.0 }).collect()
 }
 

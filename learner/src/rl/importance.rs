@@ -74,8 +74,10 @@ impl Correction {
             (false, _) => 1.0,
             (true, Level::Token) => figures.mean,
             (true, _) => {
-                let live = (0..layout.rows()).filter(|row| layout.count(*row) > 0);
-                live.map(|row| layout.row_mean(row, &bounded)).sum::<f64>() / layout.live_rows().max(1) as f64
+                let row_mean = |row| {
+                    layout.counted(row).map(|place| bounded[place]).sum::<f64>() / (layout.count(row) as f64 + 1e-8)
+                };
+                (0..layout.rows()).map(row_mean).sum::<f64>() / layout.live_rows().max(1) as f64
             }
         };
         let norm = if norm > 1e-8 { norm } else { 1.0 };
