@@ -324,16 +324,8 @@ async fn live_answers_are_judged_beside_their_replies() {
     entered.notified().await;
     go.notify_one();
     let tenant: recast_domain::TenantId = "alpha".parse().unwrap();
-    let stored = async {
-        loop {
-            let found = site.app.episodes.reader().verdicts(&tenant, id).unwrap();
-            if !found.is_empty() {
-                break found;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let verdicts = tokio::time::timeout(std::time::Duration::from_secs(10), stored).await.unwrap();
+    let reader = site.app.episodes.reader();
+    let verdicts = eventually(|| Some(reader.verdicts(&tenant, id).unwrap()).filter(|rows| !rows.is_empty())).await;
     assert_eq!((&verdicts[0].side, verdicts[0].judge.as_str()), (&Side::Live, "test-1"));
     assert_eq!(verdicts[0].scores.as_ref().unwrap()["overall"], 5.0);
     let scores = crate::scoring::judge_scores(&site.app.episodes, &tenant, vec![id], None).await.unwrap();
@@ -355,4 +347,48 @@ async fn changed_documents_change_what_is_found() {
         after["parts"]["quality_student"].as_f64() > before["parts"]["quality_student"].as_f64(),
         "{before} {after}"
     );
+}
+
+#[tokio::test]
+async fn an_answer_is_judged_with_its_shadow_and_both_get_a_reward() {
+    let site = World::new().open().await;
+    let judge = TestJudge::put(Mood::Answers, &site);
+    let definition = json!({
+        "id": "pairs", "kind": "shadow", "tenants": ["alpha"], "control": "now", "sample_rate": 1.0,
+        "arms": [{"name": "now", "rewriter": "configured"}, {"name": "raw", "rewriter": "pass_through"}],
+    });
+    site.rewriter(super::Double::Says("叶黄素软糖 价格"));
+    let made = site.call("POST", "/v1/experiments", &site.alpha_admin, Some(definition)).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let reply = site.ask(&site.alpha, json!({"query": "多少钱"})).await;
+    let id: EpisodeId = reply.body["episode_id"].as_str().unwrap().parse().unwrap();
+    let tenant: recast_domain::TenantId = "alpha".parse().unwrap();
+    let reader = site.app.episodes.reader();
+    let rewards = eventually(|| Some(reader.rewards(&tenant, id).unwrap()).filter(|rows| !rows.is_empty())).await;
+    let total = |side: Side| {
+        let row = rewards.iter().find(|row| row.side == side).unwrap();
+        row.parts["reward"]["total"].as_f64().unwrap_or_else(|| panic!("{}", row.parts))
+    };
+    assert!(total(Side::Live) > 0.3 && total(Side::Shadow) < -0.3, "{rewards:?}");
+    assert_eq!(judge.calls(), 1, "one question about both");
+    let sides: Vec<Side> = reader.verdicts(&tenant, id).unwrap().into_iter().map(|row| row.side).collect();
+    assert_eq!(sides, [Side::Live, Side::Shadow]);
+    let scores = crate::scoring::judge_scores(&site.app.episodes, &tenant, vec![id], Some("test-1")).await.unwrap();
+    assert_eq!((scores[&id].live, scores[&id].shadow), (Some(5.0), Some(3.0)));
+    assert!(
+        crate::scoring::judge_scores(&site.app.episodes, &tenant, vec![id], Some("other")).await.unwrap().is_empty()
+    );
+}
+
+/// What `look` finds, once it finds something; panics when that takes too long.
+async fn eventually<T>(look: impl Fn() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look() {
+                break found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), found).await.unwrap()
 }
