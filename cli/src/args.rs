@@ -281,9 +281,12 @@ pub struct TrainArgs {
     /// Seed of everything random
     #[arg(long, default_value_t = 7)]
     pub seed: u64,
-    /// A rewriter folder whose weights a new run begins from
+    /// A rewriter folder whose weights a new run begins from; the teacher is grown out of it
     #[arg(long)]
     pub base: Option<PathBuf>,
+    /// A model folder to average; give it twice or more
+    #[arg(long)]
+    pub from: Vec<PathBuf>,
     /// Highest learning rate of the rewriter
     #[arg(long)]
     pub learning_rate: Option<f64>,
@@ -304,7 +307,9 @@ pub enum TrainWhat {
     Reranker,
     /// The larger rewriter that the small one is compared with
     Teacher,
-    /// All of them but the teacher, in this order
+    /// The mean of the models in --from, written to the folder --out
+    Average,
+    /// All of them but teacher and average, in this order
     All,
 }
 

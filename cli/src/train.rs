@@ -1,9 +1,10 @@
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use recast_learner::{
-    Observer, TrainReport, TrainSettings, train_embedder, train_reranker, train_rewriter, train_teacher,
+    Observer, TrainReport, TrainSettings, average, train_embedder, train_reranker, train_rewriter, train_teacher,
     train_tokenizer,
 };
 
@@ -15,7 +16,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 type Training = fn(&TrainSettings, Observer<'_>) -> recast_learner::Result<TrainReport>;
 
-/// `recast train tokenizer|sft|embedder|reranker|teacher|all`
+/// `recast train tokenizer|sft|embedder|reranker|teacher|average|all`
 pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let mut settings = TrainSettings::new(&args.data, &args.out, args.seed);
     settings.minutes = args.minutes;
@@ -25,6 +26,12 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if let Some(rate) = args.learning_rate {
         settings.rewriter.learning_rate = rate;
         settings.teacher.learning_rate = rate;
+    }
+    if args.what == TrainWhat::Average {
+        let folders: Vec<&Path> = args.from.iter().map(PathBuf::as_path).collect();
+        let folder = average(&folders, &args.out)?;
+        out::line(&format!("written to {}", folder.dir().display()));
+        return Ok(());
     }
     let all = args.what == TrainWhat::All;
     // A new vocabulary makes the checkpoints of an interrupted run worthless, so `--resume` keeps the one that is there.

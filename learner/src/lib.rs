@@ -5,6 +5,7 @@
 //! [`TrainingData`], which has no room for it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+mod average;
 mod checkpoint;
 mod contrastive;
 mod corpus;
@@ -25,6 +26,7 @@ mod trainer;
 mod validate;
 mod ways;
 
+pub use average::average;
 pub use checkpoint::{Checkpoints, RunState};
 pub use contrastive::{ContrastiveObjective, RankingValidation, in_batch_loss, ranking_loss, unit_rows};
 pub use corpus::{Corpus, TenantData, TenantTraining, TrainingData, searched_text};
