@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, and prints what it measured and why it skips"
 )]
 
+mod arena;
 mod compare;
 mod crash;
 mod crate_graph;
