@@ -33,7 +33,6 @@ pub enum Command {
     /// Measure retrieval for raw queries, rewrites and gold rewrites
     Eval(EvalArgs),
     /// Compare the shipped rewriter with a larger one in its shadow, on the demo's own questions
-    #[command(hide = true)]
     Demo(DemoArgs),
     /// Offer a model to other programs as a rewrite service
     Rewriter(RewriterArgs),

@@ -53,6 +53,10 @@ pub enum ExperimentCommand {
     Plan(PlanArgs),
     /// Compare two rewriters over labelled dialogues, offline
     Compare(CompareArgs),
+    /// Report a running or finished experiment; works beside a running gateway
+    Report(ReportArgs),
+    /// Name every problem of a file of experiment definitions
+    Check(CheckArgs),
 }
 
 #[derive(Debug, Args)]
@@ -118,6 +122,31 @@ pub struct CompareArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The experiment's id
+    pub id: String,
+    /// Only this version of its definition
+    #[arg(long)]
+    pub version: Option<u32>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Also write a page to this file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// A TOML file with [[experiments.define]], or a JSON file with one definition or a list
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
 pub struct DemoArgs {
     /// The model folder that plays the large rewriter
     #[arg(long, default_value = "models/teacher")]
@@ -140,6 +169,9 @@ pub struct DemoArgs {
     /// Also search the questions as typed, and compare all three by labels
     #[arg(long)]
     pub three_way: bool,
+    /// Where the page goes
+    #[arg(long, value_name = "FILE", default_value = "var/demo-report.html")]
+    pub html: PathBuf,
     #[command(flatten)]
     pub settings: Settings,
 }

@@ -15,7 +15,8 @@ use anyhow::{Context, bail};
 use recast_config::Settings;
 use recast_domain::{ShadowKind, ShadowOutcome, Split, TenantId};
 use recast_episodes::{EpisodeReader, RunCursor};
-use recast_gateway::{Gateway, RunningGateway, Scope, init_telemetry};
+use recast_experiments::report::compute;
+use recast_gateway::{Gateway, RunningGateway, Scope, init_telemetry, report_input};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
@@ -95,6 +96,10 @@ async fn demo(args: &DemoArgs, settings: Settings, tenants: &[LabelledTenant]) -
     let raw = args.three_way.then(|| running.pipeline().with_deadlines(labelled::patient()));
     let table = three_way::table(raw.as_ref(), &questions, &pairs).await?;
     out::line(&format!("{} questions answered, {} pairs\n\n{table}", replayed.answered, pairs.len()));
+    if let Some(mut input) = report_input(&reader, EXPERIMENT, None)? {
+        three_way::label(&mut input.pairs, &pairs, &questions);
+        crate::experiment::show(&compute(&input), false, Some(&args.html))?;
+    }
     running.shutdown().await?;
     if let Some(complaint) = teacher.stop().await {
         out::error(&format!("the teacher did not end well: {}", complaint.trim()));

@@ -1,20 +1,25 @@
-//! `recast experiment`: comparisons of rewriters, offline.
+//! `recast experiment`: plans, comparisons and reports.
 
 mod arm;
+mod check;
 mod compare;
 mod labels;
 mod names;
 mod plan;
+mod report;
 
 pub use labels::{Labelled, table as label_table};
 pub use names::{Fraction, RewriterName};
+pub use report::show;
 
 use crate::args::{ExperimentArgs, ExperimentCommand};
 
-/// `recast experiment plan|compare`
+/// `recast experiment plan|compare|report|check`
 pub fn run(args: &ExperimentArgs) -> anyhow::Result<()> {
     match &args.command {
         ExperimentCommand::Plan(args) => plan::run(args),
         ExperimentCommand::Compare(args) => compare::run(args),
+        ExperimentCommand::Report(args) => report::run(args),
+        ExperimentCommand::Check(args) => check::run(args),
     }
 }
