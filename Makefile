@@ -1,11 +1,15 @@
 # `make run` and `make test` are all a newcomer needs; both check for the system packages first.
-.PHONY: run test fmt lint doc eval data models
+.PHONY: run demo test fmt lint doc eval data models
 
 CARGO := cargo
 RECAST := $(CARGO) run --quiet --locked -p recast --
 
 run: system
 	$(RECAST) serve --config demo
+
+# The small rewriter against the teacher on the test questions; the page goes to var/demo-report.html.
+demo: system
+	$(RECAST) demo --three-way
 
 test: system
 	$(CARGO) test --workspace --locked
