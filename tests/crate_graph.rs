@@ -17,14 +17,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("recast-policies", &["recast-config", "recast-domain", "recast-experiments"]),
     (
         "recast-learner",
-        &[
-            "recast-config",
-            "recast-domain",
-            "recast-experiments",
-            "recast-model",
-            "recast-episodes",
-            "recast-policies",
-        ],
+        &["recast-config", "recast-domain", "recast-experiments", "recast-model", "recast-episodes", "recast-policies"],
     ),
     (
         "recast-gateway",

@@ -15,8 +15,8 @@ mod rewrite;
 mod trace;
 
 pub use conversation::{Conversation, Role, Turn, parse_history};
-pub use environment::{Environment, RolloutItem, Scored};
 pub use dialogue::{Dialogue, PassageRecord, QueryType, Relevance, Split};
+pub use environment::{Environment, RolloutItem, Scored};
 pub use episode::{Episode, EpisodeHit, RequestFacts};
 pub use error::ErrorKind;
 pub use experiment::{

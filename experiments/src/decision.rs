@@ -116,8 +116,12 @@ fn verdict(grounds: &Grounds) -> (Verdict, String) {
     if n < grounds.min_pairs && !grounds.ended {
         return (Verdict::KeepRunning, format!("{n} of the {} pairs that are needed at least", grounds.min_pairs));
     }
-    let found =
-        format!("{metric} differs by {mean:+.4} in favour of the treatment, between {lower:+.4} and {upper:+.4}");
+    let ahead = if mean < 0.0 { "trails" } else { "leads" };
+    let lead = match lower.is_finite() && upper.is_finite() {
+        true => format!("its lead between {lower:+.4} and {upper:+.4}"),
+        false => "too early for an interval".to_owned(),
+    };
+    let found = format!("by {metric} the treatment {ahead} by {:.4}, {lead}", mean.abs());
     if grounds.margin > 0.0 && lower > -grounds.margin && upper < grounds.margin {
         return (Verdict::NoDifference, format!("{found}: less than the {} that matters", grounds.margin));
     }

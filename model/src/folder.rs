@@ -360,7 +360,7 @@ mod tests {
         let half = weights.iter().map(|(name, w)| (name.clone(), w.to_dtype(DType::F16).unwrap())).collect();
         let tokenizer = first.tokenizer();
         let dir = root.path().join("b");
-        let second = ModelFolder::save(&dir, first.manifest(), first.config(), &half, &tokenizer, None).unwrap();
+        let second = ModelFolder::save(&dir, first.manifest(), first.config(), &half, tokenizer, None).unwrap();
         assert!(std::fs::read_to_string(dir.join(CONFIG)).unwrap().contains("\"float16\""));
         for (name, read) in second.weights(&Device::Cpu).unwrap() {
             let error = (read - &weights[&name]).unwrap().abs().unwrap().max_all().unwrap();

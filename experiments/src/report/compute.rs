@@ -6,6 +6,7 @@ use super::output::{Counted, Measured, Report, UnitRatio, Wins, WinsBasis};
 use super::slices::slices;
 use super::split;
 use super::track::track;
+use crate::betting_interval::BettingInterval;
 use crate::bootstrap::Interval;
 use crate::decision::{Finding, Grounds, decide};
 use crate::definition::{Definition, Kind};
@@ -43,9 +44,12 @@ pub fn compute(input: &ReportInput) -> Report {
     let adds_up = input.accounting.adds_up() && input.control_accounting.adds_up();
     let credits: Vec<Credit> = in_click_order(input);
     let interleaving = (!credits.is_empty()).then(|| Interleaving::of(&credits));
-    let clicks = (!credits.is_empty()).then(|| preference(&credits, settings.alpha)).flatten();
+    let clicks = clicks(&credits, settings.alpha);
     let finding = match definition.kind {
-        Kind::Interleave => clicks.map(|(evidence, direction)| clicked(evidence, direction, interleaving)),
+        Kind::Interleave => clicks.map(|clicks| {
+            let Clicks { evidence, direction, interval } = clicks;
+            Finding { n: evidence.n, mean: evidence.mean, interval, direction, noise: None }
+        }),
         _ => metrics.iter().find(|one| one.metric == primary).and_then(|one| found(one, input.looks)),
     };
     let decision = decide(&Grounds {
@@ -78,7 +82,7 @@ pub fn compute(input: &ReportInput) -> Report {
         slices: slices(primary, &pairs, settings.seed),
         metrics,
         interleaving,
-        preference: clicks.map(|(evidence, _)| evidence),
+        preference: clicks.map(|clicks| clicks.evidence),
         unit_ratio,
         accounting: input.accounting.clone(),
         control_accounting: input.control_accounting.clone(),
@@ -194,23 +198,27 @@ fn turned(finding: Finding) -> Finding {
     Finding { mean: -finding.mean, interval, direction, ..finding }
 }
 
-/// The queries with a winner as a test that is valid at every look.
-fn preference(credits: &[Credit], alpha: f64) -> Option<(Evidence, Option<Direction>)> {
-    let mut test = TwoSidedBettingTest::new(alpha, -1.0, 1.0, 0.0).ok()?;
-    for credit in credits.iter().filter(|credit| credit.first != credit.second) {
-        test.push(if credit.second > credit.first { 1.0 } else { -1.0 }).ok()?;
-    }
-    Some((test.evidence(), test.direction()))
+/// The queries with a winner: +1 for the treatment, -1 for the control.
+#[derive(Debug, Clone, Copy)]
+struct Clicks {
+    evidence: Evidence,
+    direction: Option<Direction>,
+    interval: Interval,
 }
 
-/// Clicks as a finding: twice the win rate less one, with its interval.
-fn clicked(evidence: Evidence, direction: Option<Direction>, summary: Option<Interleaving>) -> Finding {
-    let rate = summary.and_then(|summary| summary.win_rate);
-    let interval = rate.map_or(Interval { lower: -1.0, upper: 1.0 }, |rate| Interval {
-        lower: 2.0 * rate.interval.lower - 1.0,
-        upper: 2.0 * rate.interval.upper - 1.0,
-    });
-    Finding { n: evidence.n, mean: evidence.mean, interval, direction, noise: None }
+/// What the clicks say at every look; nothing without a merged ranking.
+fn clicks(credits: &[Credit], alpha: f64) -> Option<Clicks> {
+    if credits.is_empty() {
+        return None;
+    }
+    let mut test = TwoSidedBettingTest::new(alpha, -1.0, 1.0, 0.0).ok()?;
+    let mut sequence = BettingInterval::new(alpha, -1.0, 1.0, 401).ok()?;
+    for credit in credits.iter().filter(|credit| credit.first != credit.second) {
+        let winner = if credit.second > credit.first { 1.0 } else { -1.0 };
+        test.push(winner).ok()?;
+        sequence.push(winner).ok()?;
+    }
+    Some(Clicks { evidence: test.evidence(), direction: test.direction(), interval: sequence.interval() })
 }
 
 /// Each pair's winner: by the judge, else by nDCG@10, else by quality.

@@ -38,7 +38,7 @@ fn head(out: &mut String, report: &Report) {
         let basis: Vec<String> =
             wins.basis.iter().map(|one| format!("{} by {}", one.pairs, one.metric.title())).collect();
         let rate = wins.counted.rate.map_or_else(String::new, |rate| {
-            format!(", win rate {:.3} {} (ties left out)", rate.rate, interval(rate.interval, 3))
+            format!(", win rate {:.3} {} (ties left out)", rate.rate, share(rate.interval))
         });
         let (wins, ties, losses) = (counts.wins, counts.ties, counts.losses);
         line(out, format_args!("{wins} won, {ties} tied, {losses} lost{rate}; decided {}", basis.join(", ")));
@@ -89,7 +89,7 @@ fn metrics(out: &mut String, report: &Report) {
             let counts = outcomes.counts;
             let rate = outcomes
                 .rate
-                .map_or_else(String::new, |rate| format!(", win rate {:.3} {}", rate.rate, interval(rate.interval, 3)));
+                .map_or_else(String::new, |rate| format!(", win rate {:.3} {}", rate.rate, share(rate.interval)));
             said.push(format!("{} won, {} tied, {} lost{rate}", counts.wins, counts.ties, counts.losses));
         }
         if let (Some(noise), Some(beyond)) = (one.noise, one.beyond_noise) {
@@ -119,7 +119,7 @@ fn interleaving(out: &mut String, report: &Report) {
     );
     if let Some(rate) = summary.win_rate {
         let anytime = p(report.preference.map(|evidence| evidence.anytime_p));
-        let bounds = interval(rate.interval, 3);
+        let bounds = share(rate.interval);
         line(
             out,
             format_args!(
@@ -251,6 +251,11 @@ pub(super) fn decimals(measured: &Measured) -> usize {
 /// An interval in brackets.
 pub(super) fn interval(interval: Interval, decimals: usize) -> String {
     format!("[{:+.decimals$}, {:+.decimals$}]", interval.lower, interval.upper)
+}
+
+/// An interval of shares, which have no sign.
+pub(super) fn share(interval: Interval) -> String {
+    format!("[{:.3}, {:.3}]", interval.lower, interval.upper)
 }
 
 /// A p-value in a few characters.

@@ -71,6 +71,21 @@ fn answer(rng: &mut ChaCha8Rng, rewrite: &str, centre: f64, ms: f64) -> ArmFacts
     }
 }
 
+/// `n` pairs of one arm with itself: the second answer differs by a little.
+fn repeated(n: usize, seed: u64) -> Vec<Pair> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut pairs = pairs(n, 0.0, seed);
+    for pair in &mut pairs {
+        let shift = rng.random_range(-0.05..0.05);
+        pair.other = pair.live.clone();
+        pair.other.rewrite_ms *= rng.random_range(0.9..1.1);
+        pair.other.total_ms = pair.other.rewrite_ms + rng.random_range(20.0..60.0);
+        pair.other.scores.iter_mut().for_each(|score| *score = (*score + shift).clamp(0.0, 1.0));
+        pair.judge = pair.judge.map(|(judge, _)| (judge, judge));
+    }
+    pairs
+}
+
 /// A judge that only looks at the first score.
 fn judged(facts: &ArmFacts) -> f64 {
     (1.0 + 4.0 * facts.scores[0] * 4.0).round() / 4.0
@@ -89,7 +104,7 @@ pub fn input(n: usize, gain: f64) -> ReportInput {
     };
     let mut input = ReportInput::new(definition, 3);
     input.pairs = pairs(n, gain, 7);
-    input.controls = pairs(n / 4, 0.0, 8);
+    input.controls = repeated(n / 4, 8);
     input.accounting = accounting(n);
     input.control_accounting = accounting(n / 4);
     input.feedback =

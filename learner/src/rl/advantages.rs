@@ -204,13 +204,7 @@ pub fn whiten(values: &[f64], layout: &Layout) -> Vec<f64> {
 /// Generalised advantage estimation (Schulman et al. 2016): `delta = r + gamma V' - V`, `A = delta + gamma lambda A'`.
 /// Tokens that do not count are passed over. Returns advantages (not whitened) and returns `A + V`.
 #[must_use]
-pub fn generalised(
-    rewards: &[f64],
-    values: &[f64],
-    layout: &Layout,
-    gamma: f64,
-    lambda: f64,
-) -> (Vec<f64>, Vec<f64>) {
+pub fn generalised(rewards: &[f64], values: &[f64], layout: &Layout, gamma: f64, lambda: f64) -> (Vec<f64>, Vec<f64>) {
     let mut advantages = vec![0.0; layout.len()];
     let mut returns = vec![0.0; layout.len()];
     for row in 0..layout.rows() {

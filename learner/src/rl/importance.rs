@@ -220,9 +220,8 @@ pub struct OffPolicy {
 #[must_use]
 pub fn off_policy(proximal: &[f64], behaviour: &[f64], layout: &Layout) -> OffPolicy {
     let rows: Vec<usize> = (0..layout.rows()).filter(|row| layout.count(*row) > 0).collect();
-    let by_row = |value: &dyn Fn(usize) -> f64| {
-        rows.iter().map(|row| value(*row)).sum::<f64>() / rows.len().max(1) as f64
-    };
+    let by_row =
+        |value: &dyn Fn(usize) -> f64| rows.iter().map(|row| value(*row)).sum::<f64>() / rows.len().max(1) as f64;
     let log_ratio = |place: usize| (proximal[place] - behaviour[place]).clamp(-20.0, 20.0);
     let gap = |row: usize| layout.row_mean(row, behaviour) - layout.row_mean(row, proximal);
     OffPolicy {

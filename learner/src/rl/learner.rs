@@ -76,12 +76,7 @@ impl Learner {
     ///
     /// # Errors
     /// Where the network has nothing to train, a setting cannot be, or a pull to a reference has none.
-    pub fn new(
-        model: Qwen3,
-        reference: Option<Qwen3>,
-        settings: RlSettings,
-        limits: MonitorSettings,
-    ) -> Result<Self> {
+    pub fn new(model: Qwen3, reference: Option<Qwen3>, settings: RlSettings, limits: MonitorSettings) -> Result<Self> {
         if let Some(fault) = settings.fault() {
             return Err(LearnError::Setting(fault));
         }
@@ -253,10 +248,10 @@ impl Learner {
                 return Ok(run);
             }
             let ends = stopped || action == Some(Action::Pause);
-            if let Some((folder, every)) = checkpoints {
-                if ends || self.state.step.is_multiple_of(every.max(1)) || self.state.step >= steps {
-                    self.save(folder)?;
-                }
+            if let Some((folder, every)) = checkpoints
+                && (ends || self.state.step.is_multiple_of(every.max(1)) || self.state.step >= steps)
+            {
+                self.save(folder)?;
             }
             if ends {
                 return Ok(run);

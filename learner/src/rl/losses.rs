@@ -119,8 +119,12 @@ impl PolicyLoss {
     #[must_use]
     pub fn tokens(self, new: &[f64], old: &[f64], advantages: &[f64], layout: &Layout) -> TokenLosses {
         let n = layout.len();
-        let mut out =
-            TokenLosses { loss: vec![0.0; n], slope: vec![0.0; n], clipped: vec![false; n], clipped_low: vec![false; n] };
+        let mut out = TokenLosses {
+            loss: vec![0.0; n],
+            slope: vec![0.0; n],
+            clipped: vec![false; n],
+            clipped_low: vec![false; n],
+        };
         for row in 0..layout.rows() {
             match self {
                 Self::Sequence { low, high } => sequence(&mut out, new, old, advantages, layout, row, (low, high)),

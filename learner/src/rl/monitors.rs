@@ -150,7 +150,8 @@ impl Monitors {
     pub fn after(&mut self, metrics: &StepMetrics, settings: &MonitorSettings) -> Option<Alarm> {
         let m = metrics;
         if !(m.loss.is_finite() && m.grad_norm.is_finite() && m.entropy.is_finite()) {
-            let reason = format!("loss {}, gradient norm {} or entropy {} is no number", m.loss, m.grad_norm, m.entropy);
+            let reason =
+                format!("loss {}, gradient norm {} or entropy {} is no number", m.loss, m.grad_norm, m.entropy);
             return self.skip("not_finite", reason, settings);
         }
         // a deviation that is no number must not pass
@@ -313,8 +314,7 @@ mod tests {
     fn skipping_again_and_again_ends_the_run() {
         let mut monitors = after_some_steps();
         let mute = StepMetrics { zero_variance_share: 1.0, ..healthy() };
-        let actions: Vec<Action> =
-            (0..5).map(|_| monitors.before(&mute, &settings()).unwrap().action).collect();
+        let actions: Vec<Action> = (0..5).map(|_| monitors.before(&mute, &settings()).unwrap().action).collect();
         assert_eq!(actions, [Action::Skip, Action::Skip, Action::Skip, Action::Skip, Action::Halt]);
         // a good batch in between starts the count anew
         monitors.after(&healthy(), &settings());

@@ -41,7 +41,8 @@ fn layout_of(samples: &[&Sample], rewards: &[Option<f64>], settings: &RlSettings
     let lengths: Vec<usize> = samples.iter().map(|sample| sample.ids.len()).collect();
     let mut layout = Layout::full(&lengths);
     for (row, sample) in samples.iter().enumerate() {
-        let of_group = || samples.iter().zip(rewards).filter(|(other, reward)| other.group == sample.group && reward.is_some());
+        let of_group =
+            || samples.iter().zip(rewards).filter(|(other, reward)| other.group == sample.group && reward.is_some());
         let alone = settings.advantage.is_relative() && of_group().count() < 2;
         let no_baseline = settings.advantage == AdvantageKind::Baseline && sample.baseline.is_none();
         let cut = settings.mask_truncated && !sample.finished;
@@ -85,9 +86,9 @@ pub(crate) fn prepare<'a>(
         }
         None => (None, None),
     };
-    let kl_reference = against.as_ref().map(|reference| {
-        layout.mean_of(|place| KlEstimator::K3.token(behaviour[place], reference[place]).0)
-    });
+    let kl_reference = against
+        .as_ref()
+        .map(|reference| layout.mean_of(|place| KlEstimator::K3.token(behaviour[place], reference[place]).0));
     let penalty = match (settings.kl.filter(|kl| kl.in_reward), &against) {
         (Some(kl), Some(reference)) => {
             Some((0..layout.len()).map(|p| kl.weight * (behaviour[p] - reference[p])).collect::<Vec<f64>>())

@@ -236,14 +236,19 @@ impl RlSettings {
             .or_else(|| positive("epochs", self.epochs as usize))
             .or_else(|| positive("minibatches", self.minibatches))
             .or_else(|| positive("micro_rows", self.micro_rows))
-            .or_else(|| (self.advantage.is_relative() && self.group < 2).then(|| {
-                format!("group is {}, advantages within a question need at least 2 completions", self.group)
-            }))
-            .or_else(|| (needs_critic != self.critic.is_some()).then(|| {
-                "critic must be given for advantages over values, and for no others".to_owned()
-            }))
-            .or_else(|| (self.temperature.is_nan() || self.temperature <= 0.0).then(|| {
-                format!("temperature is {}, learning needs samples at a temperature above 0", self.temperature)
-            }))
+            .or_else(|| {
+                (self.advantage.is_relative() && self.group < 2).then(|| {
+                    format!("group is {}, advantages within a question need at least 2 completions", self.group)
+                })
+            })
+            .or_else(|| {
+                (needs_critic != self.critic.is_some())
+                    .then(|| "critic must be given for advantages over values, and for no others".to_owned())
+            })
+            .or_else(|| {
+                (self.temperature.is_nan() || self.temperature <= 0.0).then(|| {
+                    format!("temperature is {}, learning needs samples at a temperature above 0", self.temperature)
+                })
+            })
     }
 }

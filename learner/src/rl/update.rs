@@ -265,3 +265,7 @@ pub(crate) fn passes(
     }
     Ok(out)
 }
+
+#[cfg(test)]
+#[path = "update_tests.rs"]
+mod tests;

@@ -109,14 +109,7 @@ fn bounded(case: &Case, mode: &str) {
     }
 }
 
-fn decoupled(
-    case: &Case,
-    layout: &Layout,
-    level: Level,
-    bound: Bound,
-    dual: Option<f64>,
-    tolerance: f64,
-) -> Vec<f64> {
+fn decoupled(case: &Case, layout: &Layout, level: Level, bound: Bound, dual: Option<f64>, tolerance: f64) -> Vec<f64> {
     let (behaviour, proximal) = (case.numbers("behave_log_prob"), case.numbers("proximal_log_prob"));
     let (weights, _) = Correction { level, bound, normalise: false }.weights(&proximal, &behaviour, layout);
     let low = case.params["clip"].as_f64().or(case.params["eps_clip"].as_f64()).unwrap();

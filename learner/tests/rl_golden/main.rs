@@ -1,5 +1,10 @@
 //! Advantages, losses, divergences and corrections against the numbers of verl, TRL and AReaL: values, slopes, figures.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests fail by panicking and say what they cover")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests fail by panicking and say what they cover"
+)]
 
 mod advantages;
 mod corrections;

@@ -121,7 +121,9 @@ pub(crate) fn check_trl(case: &Case) -> bool {
     if case.outputs["clip_ratio/region_mean"].is_number() && !matches!(loss, PolicyLoss::Sequence { .. }) {
         let region = layout.mean_of(|place| {
             let r = ratio(new[place], old[place]);
-            f64::from(u8::from((r < 1.0 - low && advantages[place] < 0.0) || (r > 1.0 + high && advantages[place] > 0.0)))
+            f64::from(u8::from(
+                (r < 1.0 - low && advantages[place] < 0.0) || (r > 1.0 + high && advantages[place] > 0.0),
+            ))
         });
         case.near("clip_ratio/region_mean", region, EXACT);
     }

@@ -155,8 +155,7 @@ fn entropies(case: &Case) {
         case.all_near(&format!("entropy_T{name}"), &found, EXACT);
         let logits = Tensor::new(rows.iter().map(|r| single(r)).collect::<Vec<_>>(), &Device::Cpu).unwrap();
         let targets: Vec<u32> = labels.iter().map(|label| *label as u32).collect();
-        let scores =
-            recast_model::token_scores(recast_model::Kernels::Fused, &logits, &targets, temperature).unwrap();
+        let scores = recast_model::token_scores(recast_model::Kernels::Fused, &logits, &targets, temperature).unwrap();
         let double = |t: &Tensor| t.to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect::<Vec<f64>>();
         near_all(case.id, &double(&scores.log_prob), &chosen, 2e-5);
         near_all(case.id, &double(&scores.entropy), &found, 2e-5);
@@ -221,8 +220,7 @@ fn optimizer(case: &Case) {
         let update = adam.step(&gradients, case.param("lr")).unwrap();
         let norm = flat(&case.outputs["grad_norm_before_clip"])[step];
         assert!((update.grad_norm - norm).abs() < 2e-5 * norm.max(1.0));
-        let found: Vec<f64> =
-            var.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect();
+        let found: Vec<f64> = var.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect();
         near_all(case.id, &found, &flat(&case.outputs["params_after_each"][step]), 2e-5);
     }
 }

@@ -10,7 +10,7 @@ use crate::bootstrap::Interval;
 const FOREST: (f64, f64) = (240.0, 30.0);
 /// The same of the chart over pairs, and its margins: left, top, right, bottom.
 const TRACK: (f64, f64) = (720.0, 260.0);
-const MARGIN: (f64, f64, f64, f64) = (62.0, 12.0, 14.0, 34.0);
+const MARGIN: (f64, f64, f64, f64) = (66.0, 12.0, 18.0, 42.0);
 
 /// One difference on a line through 0 in the middle: thick for one look, thin for every look.
 pub(super) fn forest(measured: &Measured) -> String {
@@ -69,7 +69,7 @@ pub(super) fn track(points: &[TrackPoint], title: &str) -> String {
     let x = |n: f64| left + (width - left - right) * n / as_float(last.n).max(1.0);
     let y = |value: f64| top + (height - top - bottom) * (high - value.clamp(low, high)) / (high - low);
     let mut svg = format!(
-        "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{title}: mean difference over the pairs, at the end {:.4}\">",
+        "<svg class=\"track\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{title}: mean difference over the pairs, at the end {:.4}\">",
         last.mean
     );
     for tick in ticks(low, high) {
@@ -90,7 +90,7 @@ pub(super) fn track(points: &[TrackPoint], title: &str) -> String {
             svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
             x(tick),
-            height - bottom + 18.0,
+            height - bottom + 20.0,
             short(tick).trim_start_matches('+')
         );
     }

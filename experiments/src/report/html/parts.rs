@@ -4,7 +4,7 @@ use super::super::input::{Accounting, ArmFacts};
 use super::super::measure::count;
 use super::super::metric::Better;
 use super::super::output::{Example, Report, Verdict};
-use super::super::text::{accounted, interval, p};
+use super::super::text::{accounted, interval, p, share};
 use super::escape::Escaped;
 use super::{add, charts};
 use crate::definition::Kind;
@@ -123,7 +123,7 @@ pub(super) fn interleaving(page: &mut String, report: &Report) {
             format_args!(
                 "<p>Win rate {:.3}, {}; sign test p {}, p at every look {}.</p>",
                 rate.rate,
-                interval(rate.interval, 3),
+                share(rate.interval),
                 Escaped(&p(Some(rate.p_two_sided))),
                 Escaped(&p(report.preference.map(|evidence| evidence.anytime_p)))
             ),
@@ -183,7 +183,7 @@ fn account(one: &Accounting) -> [(&'static str, &'static str, u64); 5] {
     [
         ("win", "completed", one.completed),
         ("loss", "failed", one.failed.values().sum()),
-        ("loss", "timed out", one.timed_out),
+        ("late", "timed out", one.timed_out),
         ("even", "dropped", one.dropped.values().sum()),
         ("info", "pending", one.pending),
     ]

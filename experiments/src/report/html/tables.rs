@@ -16,8 +16,8 @@ pub(super) fn metrics(page: &mut String, report: &Report) {
         page,
         format_args!(
             "<section><h2>Differences, treatment minus control</h2><div class=\"wide\"><table><thead><tr><th>metric</th>\
-             <th>n</th><th>control</th><th>treatment</th><th>difference</th><th>0 in the middle</th><th>at one look, 95 %</th><th>p</th>\
-             <th>at every look, {:.0} %</th><th>p</th><th>noise floor</th><th>beyond it</th></tr></thead><tbody>",
+             <th>difference</th><th class=\"chart\">0 in the middle</th><th>control</th><th>treatment</th><th>n</th>\
+             <th>at one look, 95 %</th><th>at every look, {:.0} %</th><th>noise floor</th></tr></thead><tbody>",
             100.0 * (1.0 - report.alpha)
         ),
     );
@@ -42,23 +42,34 @@ fn metric_row(page: &mut String, one: &Measured, primary: bool) {
         if primary { format!("<b>{}</b> <span class=\"soft\">decides</span>", one.title) } else { one.title.clone() };
     let always = one.sequential.map_or_else(|| "-".to_owned(), |it| interval(it.interval, digits));
     let anytime = one.sequential.and_then(|it| it.anytime_p);
-    let noise = one.noise.map_or_else(|| "-".to_owned(), |noise| format!("{:.digits$}", noise.floor));
-    let beyond = one.beyond_noise.map_or_else(|| "-".to_owned(), |beyond| format!("{beyond:+.digits$}"));
+    let noise = one.noise.zip(one.beyond_noise).map_or_else(
+        || "-".to_owned(),
+        |(noise, beyond)| format!("{:.digits$}<br><span class=\"soft\">{beyond:+.digits$} beyond</span>", noise.floor),
+    );
     add(
         page,
         format_args!(
-            "<tr><td>{title}{unit}{way}</td><td>{}</td><td>{:.digits$}</td><td>{:.digits$}</td><td><b>{:+.digits$}</b></td>\
-             <td>{}</td><td>{}</td><td>{}</td><td>{always}</td><td>{}</td><td>{noise}</td><td>{beyond}</td></tr>",
-            one.n,
-            one.control_mean,
-            one.treatment_mean,
+            "<tr><td>{title}{unit}{way}</td><td><b>{:+.digits$}</b></td><td class=\"chart\">{}</td><td>{:.digits$}</td>\
+             <td>{:.digits$}</td><td>{}</td><td>{}{}</td><td>{always}{}</td><td>{noise}</td></tr>",
             one.difference.mean,
             charts::forest(one),
+            one.control_mean,
+            one.treatment_mean,
+            one.n,
             interval(one.difference.interval, digits),
-            Escaped(&p(one.p)),
-            Escaped(&p(anytime)),
+            p_line(one.p),
+            p_line(anytime),
         ),
     );
+}
+
+/// A p-value on a line of its own below an interval.
+fn p_line(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| {
+        let text = p(Some(value));
+        let sign = if text.starts_with('<') { "" } else { "= " };
+        format!("<br><span class=\"soft\">p {sign}{}</span>", Escaped(&text))
+    })
 }
 
 pub(super) fn outcomes(page: &mut String, report: &Report) {
