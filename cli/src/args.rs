@@ -6,9 +6,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod arena;
 mod judge;
+mod rl;
 
 pub use arena::*;
 pub use judge::*;
+pub use rl::*;
 
 /// A query-rewrite RAG gateway that learns online.
 #[derive(Debug, Parser)]
@@ -292,6 +294,8 @@ pub struct TrainArgs {
     /// Go on from the last checkpoint
     #[arg(long)]
     pub resume: bool,
+    #[command(flatten, next_help_heading = "Learning from rewards (grpo, ppo)")]
+    pub rl: RlArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -306,9 +310,13 @@ pub enum TrainWhat {
     Reranker,
     /// The larger rewriter that the small one is compared with
     Teacher,
+    /// An adapter for the rewriter --base, by group-relative policy gradients; written to the folder --out
+    Grpo,
+    /// The same with a critic
+    Ppo,
     /// The mean of the models in --from, written to the folder --out
     Average,
-    /// All of them but teacher and average, in this order
+    /// Tokenizer, sft, embedder and reranker, in this order
     All,
 }
 

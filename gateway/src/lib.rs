@@ -38,7 +38,7 @@ pub use keys::{KeyError, KeyFile, KeyRecord, MintedKey, Scope};
 pub use parts::Parts;
 pub use pipeline::{ArmError, Pipeline, PipelineError, QuerySource, Run, RunOptions};
 pub use rewrite_service::RewriteService;
-pub use scoring::{Rescored, RewardFacts, SideFacts, StoredReward, rescore};
+pub use scoring::{Rescored, RewardFacts, SideFacts, StoredReward, World, rescore};
 pub use telemetry::{Telemetry, TelemetryError, init as init_telemetry};
 pub use tenants::{TenantMap, Tenants};
 

@@ -226,6 +226,14 @@ impl ModelFolder {
         }
     }
 
+    /// The network on the processor, see [`Self::network`].
+    ///
+    /// # Errors
+    /// As [`Self::network`].
+    pub fn cpu_network(&self) -> Result<Qwen3> {
+        self.network(&Device::Cpu)
+    }
+
     /// The renderer of this model's prompts.
     ///
     /// # Errors

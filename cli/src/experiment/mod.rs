@@ -1,6 +1,6 @@
 //! `recast experiment`: plans, comparisons and reports.
 
-mod arm;
+pub mod arm;
 mod check;
 mod compare;
 mod labels;

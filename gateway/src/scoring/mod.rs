@@ -3,6 +3,7 @@
 //! Nothing here is in the way of a reply. What is missing stays missing: a judge or a search that fails makes an
 //! unscored sample, never a number.
 
+mod environment;
 mod facts;
 mod item;
 mod judging;
@@ -20,6 +21,7 @@ use recast_domain::ErrorKind;
 use recast_episodes::EpisodeStore;
 use recast_judge::{Judge, JudgeError, open_judge};
 
+pub use environment::World;
 pub use facts::{RewardFacts, SideFacts, StoredReward};
 pub use item::{Item, Items, NoItem};
 pub use judging::judge_scores;

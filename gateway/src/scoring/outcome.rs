@@ -1,6 +1,6 @@
 //! What a caller learns of one completion.
 
-use recast_judge::{Judged, Missing, Reward, Side};
+use recast_judge::{Judged, LabelledHits, Missing, Reward, Side};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -46,6 +46,19 @@ pub struct Parts {
     pub quality_student: Option<f64>,
     /// q of the baseline's search, 0 to 1.
     pub quality_baseline: Option<f64>,
+    /// 1 where the first hit is labelled relevant, 0 where it is not; absent without labels.
+    pub top1: Option<f64>,
+}
+
+impl Parts {
+    /// 1 where the completion beats the baseline, 0 where it loses: by the judge, and where the judge sees no
+    /// difference, by what the search found. Absent for a tie, and where something is missing.
+    #[must_use]
+    pub fn win(&self) -> Option<f64> {
+        let judged = self.judge_student?.partial_cmp(&self.judge_baseline?)?;
+        let order = judged.then(self.quality_student?.partial_cmp(&self.quality_baseline?)?);
+        (!order.is_eq()).then(|| f64::from(u8::from(order.is_gt())))
+    }
 }
 
 /// A completion with all that came of it.
@@ -72,6 +85,7 @@ impl Outcome {
         let judged = Parts {
             judge_student: facts.student.judged.overall(),
             judge_baseline: facts.baseline.judged.overall(),
+            top1: facts.student.retrieved.labels.as_ref().map(first_relevant),
             ..Parts::default()
         };
         match &stored.reward {
@@ -118,4 +132,8 @@ impl Outcome {
     pub fn status(&self) -> Status {
         if self.reward.is_some() { Status::Scored } else { Status::Unscored }
     }
+}
+
+fn first_relevant(hits: &LabelledHits) -> f64 {
+    f64::from(u8::from(hits.found.first().is_some_and(|grade| *grade > 0)))
 }

@@ -4,25 +4,33 @@
 //! the network, asks those functions for the slopes, and sends them back as the gradient.
 pub mod advantages;
 mod critic;
+mod curve;
 pub mod entropy;
+mod evaluate;
 pub mod importance;
 pub mod kl;
 mod learner;
 pub mod losses;
 mod metrics;
 mod monitors;
+mod pool;
 mod prepare;
 mod sample;
 mod settings;
 pub mod shaping;
 mod tokens;
+mod training;
 mod update;
 pub mod value;
 
 pub use critic::Critic;
+pub use evaluate::{Evaluation, evaluate, greedy};
+pub use kl::KlEstimator;
 pub use learner::{Learner, RunReport, StepReport};
 pub use metrics::StepMetrics;
 pub use monitors::{Action, Alarm, MonitorSettings, Monitors};
+pub use pool::QuestionPool;
 pub use sample::{Question, Questions, Sample, roll};
 pub use settings::{AdvantageKind, Algorithm, CriticSettings, KlTerm, RlSettings};
 pub use tokens::{Aggregation, Layout, weighted};
+pub use training::{ADAPTER, Look, Progress, RlReport, RlRun, train_policy};

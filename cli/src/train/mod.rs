@@ -1,3 +1,5 @@
+mod rl;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,8 +18,11 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 type Training = fn(&TrainSettings, Observer<'_>) -> recast_learner::Result<TrainReport>;
 
-/// `recast train tokenizer|sft|embedder|reranker|teacher|average|all`
+/// `recast train tokenizer|sft|embedder|reranker|teacher|grpo|ppo|average|all`
 pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
+    if matches!(args.what, TrainWhat::Grpo | TrainWhat::Ppo) {
+        return rl::run(args);
+    }
     let mut settings = TrainSettings::new(&args.data, &args.out, args.seed);
     settings.minutes = args.minutes;
     settings.resume = args.resume;
