@@ -48,6 +48,8 @@ pub enum Command {
     Tune(TuneArgs),
     /// Train the tokenizer, rewriter, embedder and reranker
     Train(TrainArgs),
+    /// Learn from what was asked, scored by a running gateway, and offer what is better
+    Learn(LearnArgs),
     /// Add a tenant from a folder
     Tenant(TenantArgs),
     /// Check the configuration and print it, secrets masked

@@ -11,6 +11,7 @@ mod ingest;
 mod judge;
 mod keys;
 mod labelled;
+mod learn;
 mod maintenance;
 mod out;
 mod reward;
@@ -54,6 +55,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Reward(args) => reward::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Learn(args) => learn::run(&args),
         Command::Tenant(args) => tenant::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Backup(args) => maintenance::backup(&args),

@@ -10,6 +10,7 @@ use recast_gateway::init_telemetry;
 use secrecy::ExposeSecret;
 
 use crate::args::ServeArgs;
+use crate::learn::supervise;
 use crate::stop::Stop;
 use crate::{config, ingest, out};
 
@@ -24,12 +25,12 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let _inside = runtime.enter();
         init_telemetry(&effective.settings.telemetry)?
     };
-    let outcome = runtime.block_on(serve(effective));
+    let outcome = runtime.block_on(serve(effective, &args.settings.config));
     telemetry.shutdown();
     outcome
 }
 
-async fn serve(effective: Effective) -> anyhow::Result<()> {
+async fn serve(effective: Effective, config: &str) -> anyhow::Result<()> {
     let mut stop = Stop::listen(false)?;
     let gateway = Gateway::open(effective.settings.clone()).await?;
     if effective.settings.tenants.seed {
@@ -43,13 +44,21 @@ async fn serve(effective: Effective) -> anyhow::Result<()> {
         }
     });
     let asker = if effective.settings.server.mint_keys { Some(mint(&gateway)?) } else { None };
+    let learner_keys = if effective.settings.learner.enabled { Some(supervise::mint(&gateway)?) } else { None };
 
     let running = gateway.serve();
+    let learning = learner_keys.map(|keys| {
+        let url = format!("http://{}", running.address());
+        tokio::spawn(supervise::keep(effective.settings.clone(), config.to_owned(), url, keys))
+    });
     out::line(&format!("listening on http://{}", running.address()));
     if let Some((tenant, key)) = asker {
         out::line(&hint(&running.address().to_string(), &tenant, &key));
     }
     stop.asked().await?;
+    if let Some(learning) = learning {
+        learning.abort();
+    }
     let report = running.shutdown().await?;
     if !report.drained {
         out::error("some requests were broken off: server.drain_seconds was over");

@@ -1,5 +1,7 @@
+use recast_domain::TenantId;
+
 use crate::layers::Problem;
-use crate::{EmbedderKind, JudgeKind, RerankerKind, RewriterKind, Settings, StoreKind};
+use crate::{EmbedderKind, JudgeKind, LearnerSettings, RerankerKind, RewriterKind, Settings, StoreKind};
 
 /// Values that have the right type but make no sense, alone or together.
 pub(crate) fn problems(settings: &Settings) -> Vec<Problem> {
@@ -146,6 +148,7 @@ pub(crate) fn problems(settings: &Settings) -> Vec<Problem> {
     check((1..=100_000).contains(&scoring.queue), "scoring.queue", "must be 1 to 100000");
     check(scoring.concurrency > 0, "scoring.concurrency", "must be at least 1");
     check(scoring.timeout_ms > 0, "scoring.timeout_ms", "must be at least 1");
+    learner(&settings.learner, &mut check);
 
     check(settings.experiments.guard_seconds > 0, "experiments.guard_seconds", "must be at least 1");
     check(settings.experiments.guard_window > 0, "experiments.guard_window", "must be at least 1");
@@ -158,6 +161,32 @@ pub(crate) fn problems(settings: &Settings) -> Vec<Problem> {
     check(shadow.remote.timeout_ms > 0, "shadow.remote.timeout_ms", "must be at least 1");
     check(shadow.remote.response_bytes > 0, "shadow.remote.response_bytes", "must be at least 1");
     found
+}
+
+fn learner(learner: &LearnerSettings, check: &mut impl FnMut(bool, &str, &str)) {
+    let gateway = &learner.gateway;
+    check(gateway.is_empty() || is_http(gateway), "learner.gateway", "must start with http:// or https://");
+    let tenant = &learner.tenant;
+    check(tenant.is_empty() || tenant.parse::<TenantId>().is_ok(), "learner.tenant", "must be a tenant's id, or empty");
+    check(learner.steps > 0, "learner.steps", "must be at least 1");
+    check(learner.every > 0, "learner.every", "must be at least 1");
+    check(learner.questions > 0, "learner.questions", "must be at least 1");
+    check(learner.group > 0, "learner.group", "must be at least 1");
+    check((1..=256).contains(&learner.rank), "learner.rank", "must be 1 to 256");
+    for (key, number) in [
+        ("learner.learning_rate", learner.learning_rate),
+        ("learner.kl", learner.kl),
+        ("learner.entropy", learner.entropy),
+    ] {
+        check(number.is_finite() && number >= 0.0, key, "must be 0 or more");
+    }
+    check(learner.min_questions >= 2, "learner.min_questions", "must be at least 2");
+    check(
+        learner.max_questions >= learner.min_questions,
+        "learner.max_questions",
+        "must be at least learner.min_questions",
+    );
+    check(learner.memory_mb > 0, "learner.memory_mb", "must be at least 1");
 }
 
 fn is_http(url: &str) -> bool {

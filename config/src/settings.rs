@@ -30,6 +30,7 @@ pub struct Settings {
     pub judge: JudgeSettings,
     pub reward: RewardSettings,
     pub scoring: ScoringSettings,
+    pub learner: LearnerSettings,
     pub experiments: ExperimentSettings,
     pub shadow: ShadowSettings,
     pub telemetry: TelemetrySettings,
@@ -236,6 +237,31 @@ section!(
     }
 );
 section!(
+    /// The learner beside the gateway.
+    LearnerSettings {
+        enabled: bool,
+        gateway: String,
+        tenant: String,
+        algorithm: String,
+        steps: u64,
+        every: u64,
+        questions: usize,
+        group: usize,
+        rank: usize,
+        learning_rate: f64,
+        kl: f64,
+        entropy: f64,
+        days_back: u32,
+        min_questions: usize,
+        max_questions: usize,
+        rest_seconds: u64,
+        patience_seconds: u64,
+        spare_cores: usize,
+        memory_mb: u64,
+        seed: u64,
+    }
+);
+section!(
     /// Experiments on live traffic; a definition is read by those who run it.
     ExperimentSettings { define: Vec<serde_json::Value>, guard_seconds: u64, guard_window: usize }
 );
@@ -259,6 +285,18 @@ impl Settings {
     #[must_use]
     pub fn episodes_file(&self) -> PathBuf {
         self.state.dir.join("episodes.sqlite")
+    }
+
+    /// The folder of the policies.
+    #[must_use]
+    pub fn policies_dir(&self) -> PathBuf {
+        self.state.dir.join("policies")
+    }
+
+    /// The folder of the learner's rounds and of its status.
+    #[must_use]
+    pub fn learner_dir(&self) -> PathBuf {
+        self.state.dir.join("learner")
     }
 
     /// The API key file.

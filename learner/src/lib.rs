@@ -38,7 +38,8 @@ pub use mentions::{Form, Mentions, Piece};
 pub use names::NameMaker;
 pub use pairs::{PairMaker, PairSettings, RankingBatch};
 pub use recipe::{
-    Observer, TrainReport, train_embedder, train_reranker, train_rewriter, train_teacher, train_tokenizer,
+    Observer, TrainReport, copying_practice, train_embedder, train_reranker, train_rewriter, train_teacher,
+    train_tokenizer,
 };
 pub use rerank::{LateObjective, late_interaction_scores};
 pub use settings::{EncoderTraining, RewriterTraining, Shape, TrainSettings};

@@ -58,6 +58,8 @@ pub type Observer<'a> = &'a mut dyn FnMut(u32, f64) -> ControlFlow<()>;
 const OVERHEAD: f64 = 0.12;
 const TOKENIZER_FOLDER: &str = "tokenizer";
 const REPORT: &str = "report.json";
+/// Sets the examples of learning from rewards apart from those of supervised training with the same seed.
+const RL_STREAM: u64 = 0x524c;
 
 /// Trains the vocabulary that all small models share, into `out/tokenizer`.
 ///
@@ -125,6 +127,26 @@ impl Prepared {
             causal,
         }
     }
+}
+
+/// What keeps a rewriter able to copy while it learns from rewards: the stream of questions with fresh names that it was
+/// trained on, and validation questions with names that nobody wrote.
+///
+/// # Errors
+/// Where the data or the model folder are at fault.
+pub fn copying_practice(settings: &TrainSettings, base: &Path) -> Result<(Curriculum, RewriteValidation)> {
+    let prepared = prepare(settings, Some(base))?;
+    let training = &settings.rewriter;
+    let shares = Shares {
+        swapped: 1.0,
+        copies: training.copies,
+        faithful: 1.0,
+        reworded: training.reworded,
+        other_ways: training.other_ways,
+    };
+    let curriculum = Curriculum::new(prepared.data.clone(), prepared.names.clone(), settings.seed ^ RL_STREAM, shares);
+    let validation = RewriteValidation::new(&prepared.corpus, &prepared.names, settings.seed);
+    Ok((curriculum, validation))
 }
 
 /// Trains the rewriter into `out/rewriter`.

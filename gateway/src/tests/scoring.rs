@@ -387,8 +387,9 @@ async fn eventually<T>(look: impl Fn() -> Option<T>) -> T {
             if let Some(found) = look() {
                 break found;
             }
-            tokio::task::yield_now().await;
+            // who asks without a pause keeps the lock of the reader from those who are to bring it about
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), found).await.unwrap()
+    tokio::time::timeout(std::time::Duration::from_secs(60), found).await.unwrap()
 }

@@ -3,6 +3,7 @@
 //! The formulas are functions of slices in 64 bits that give values and slopes. The loop reads log-probabilities out of
 //! the network, asks those functions for the slopes, and sends them back as the gradient.
 pub mod advantages;
+mod copying;
 mod critic;
 mod curve;
 pub mod entropy;
@@ -15,6 +16,7 @@ mod metrics;
 mod monitors;
 mod pool;
 mod prepare;
+mod remote;
 mod sample;
 mod settings;
 pub mod shaping;
@@ -23,13 +25,16 @@ mod training;
 mod update;
 pub mod value;
 
+pub use copying::WithFreshNames;
 pub use critic::Critic;
-pub use evaluate::{Evaluation, evaluate, greedy};
+pub use entropy::EntropyControl;
+pub use evaluate::{Evaluation, divergence, evaluate, greedy};
 pub use kl::KlEstimator;
 pub use learner::{Learner, RunReport, StepReport};
 pub use metrics::StepMetrics;
 pub use monitors::{Action, Alarm, MonitorSettings, Monitors};
 pub use pool::QuestionPool;
+pub use remote::RemoteWorld;
 pub use sample::{Question, Questions, Sample, roll};
 pub use settings::{AdvantageKind, Algorithm, CriticSettings, KlTerm, RlSettings};
 pub use tokens::{Aggregation, Layout, weighted};

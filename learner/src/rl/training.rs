@@ -17,6 +17,7 @@ use super::sample::Questions;
 use super::settings::RlSettings;
 use crate::checkpoint::{Checkpoints, write_flushed};
 use crate::error::{LearnError, Result};
+use crate::validate::RewriteValidation;
 
 /// Name of the folder with the best adapter, below the run's folder.
 pub const ADAPTER: &str = "adapter";
@@ -30,12 +31,17 @@ pub struct RlRun {
     pub out: PathBuf,
     /// Rank and alpha of the adapter on all linear layers.
     pub lora: (usize, f64),
+    /// Folder of an adapter to begin with, of any rank; a fresh one without it.
+    pub from: Option<PathBuf>,
     /// Steps in all.
     pub steps: u64,
     /// Steps from one checkpoint, and one look at held-out questions, to the next.
     pub every: u64,
     /// Whether to go on from the last checkpoint.
     pub resume: bool,
+    /// By how much the share of exact rewrites with unseen names may fall below that of the model as it came, before the
+    /// run ends.
+    pub most_copying_loss: f64,
     /// The algorithm.
     pub settings: RlSettings,
     /// What stops it.
@@ -50,6 +56,8 @@ pub struct Look {
     /// What was seen.
     #[serde(flatten)]
     pub evaluation: Evaluation,
+    /// Share of exact rewrites of questions with names that nobody wrote before, where there are such questions.
+    pub exact_unseen_names: Option<f64>,
 }
 
 /// What became of a run; also written to `report.json`.
@@ -87,15 +95,20 @@ pub enum Progress<'a> {
 pub fn train_policy(
     base: &ModelFolder,
     run: &RlRun,
-    (questions, held_out): (&dyn Questions, &QuestionPool),
+    (questions, held_out, copying): (&dyn Questions, &QuestionPool, Option<&RewriteValidation>),
     environment: &dyn Environment,
     observe: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<RlReport> {
     let start = Instant::now();
     let device = Device::Cpu;
     let network = base.network(&device)?;
-    let config = LoraConfig::all_linears(run.lora.0, run.lora.1);
-    let lora = Lora::init(&config, base.config(), run.settings.seed, &device)?;
+    let lora = match &run.from {
+        Some(dir) => Lora::read(dir, base.config(), &device)?,
+        None => {
+            let config = LoraConfig::all_linears(run.lora.0, run.lora.1);
+            Lora::init(&config, base.config(), run.settings.seed, &device)?
+        }
+    };
     let model = network.with_adapter(&lora)?;
     let mut learner = Learner::new(model.clone(), Some(network), run.settings.clone(), run.limits)?;
     std::fs::create_dir_all(&run.out).map_err(LearnError::io(&run.out))?;
@@ -108,10 +121,20 @@ pub fn train_policy(
         checkpoints.clear()?;
     }
     let mut curve = RlCurve::open(&run.out, learner.step_number())?;
+    let copies = |looks: &[Look], look: &Look| {
+        looks.first().is_none_or(|first| still_copies(first, look, run.most_copying_loss))
+    };
     let look = |looks: &mut Vec<Look>, step: u64, observe: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>| {
-        let look = Look { step, evaluation: evaluate(&model, held_out, environment)? };
+        let look = Look {
+            step,
+            evaluation: evaluate(&model, held_out, environment)?,
+            exact_unseen_names: match copying {
+                Some(copying) => Some(copying.quick(&model, held_out.renderer())?.exact_unseen_names),
+                None => None,
+            },
+        };
         let best = looks.iter().map(|look| look.evaluation.reward).fold(f64::NEG_INFINITY, f64::max);
-        if step > 0 && look.evaluation.reward > best {
+        if step > 0 && look.evaluation.reward > best && copies(looks, &look) {
             replace_adapter(&lora, &run.out.join(ADAPTER))?;
         }
         let flow = observe(Progress::Looked(&look));
@@ -140,17 +163,26 @@ pub fn train_policy(
         stopped |= !part.finished;
         if !stopped {
             stopped |= look(&mut looks, learner.step_number(), observe)?.is_break();
+            if let Some((first, last)) = looks.first().zip(looks.last()).filter(|(_, last)| !copies(&looks, last)) {
+                alarms.push(format!(
+                    "step {}: copying: {:.1} % of the rewrites with unseen names are exact, {:.1} % were at the start",
+                    last.step,
+                    last.exact_unseen_names.unwrap_or_default() * 100.0,
+                    first.exact_unseen_names.unwrap_or_default() * 100.0
+                ));
+                stopped = true;
+            }
         }
         finished = learner.step_number() >= run.steps;
         curve.write(&looks)?;
-        let so_far = summary(base, &looks, &alarms, (learner.step_number(), finished), start);
+        let so_far = summary((base, run.most_copying_loss), &looks, &alarms, (learner.step_number(), finished), start);
         write_flushed(&report, &serde_json::to_string_pretty(&so_far).unwrap_or_default())?;
     }
-    Ok(summary(base, &looks, &alarms, (learner.step_number(), finished), start))
+    Ok(summary((base, run.most_copying_loss), &looks, &alarms, (learner.step_number(), finished), start))
 }
 
 fn summary(
-    base: &ModelFolder,
+    (base, most_copying_loss): (&ModelFolder, f64),
     looks: &[Look],
     alarms: &[String],
     (steps, finished): (u64, bool),
@@ -158,7 +190,8 @@ fn summary(
 ) -> RlReport {
     let mut best = looks.first();
     for look in looks {
-        if best.is_some_and(|best| look.evaluation.reward > best.evaluation.reward) {
+        let copies = still_copies(&looks[0], look, most_copying_loss);
+        if copies && best.is_some_and(|best| look.evaluation.reward > best.evaluation.reward) {
             best = Some(look);
         }
     }
@@ -171,6 +204,11 @@ fn summary(
         alarms: alarms.to_vec(),
         base: base.identity().to_owned(),
     }
+}
+
+/// Whether a look found no more copying lost than allowed since the first.
+fn still_copies(first: &Look, look: &Look, most_loss: f64) -> bool {
+    first.exact_unseen_names.zip(look.exact_unseen_names).is_none_or(|(was, is)| is >= was - most_loss)
 }
 
 fn read_looks(report: &Path) -> Result<Vec<Look>> {
