@@ -192,7 +192,7 @@ impl RlSettings {
         let critic = matches!(algorithm, Algorithm::Ppo | Algorithm::PpoBandit).then_some(CriticSettings {
             learning_rate: 1e-2,
             gamma: 1.0,
-            lambda: 0.95,
+            lambda: 1.0,
             range: 0.5,
             trunk_weight: 0.0,
         });
