@@ -165,7 +165,8 @@ mod tests {
         for key in 0..40 {
             store.put_judge_reply(reply("a", key, "{}", i64::from(key)), 0).await.unwrap();
         }
-        let left = || (0..43).filter(|key| store.reader().judge_reply(&"a".parse().unwrap(), &[*key; 32]).unwrap().is_some());
+        let left =
+            || (0..43).filter(|key| store.reader().judge_reply(&"a".parse().unwrap(), &[*key; 32]).unwrap().is_some());
         store.put_judge_reply(reply("a", 40, "{}", 40), 30).await.unwrap();
         assert_eq!(left().count(), 25, "a few at a time");
         store.put_judge_reply(reply("a", 41, "{}", 41), 30).await.unwrap();
