@@ -13,5 +13,6 @@ mod crate_graph;
 mod faults;
 mod hostile;
 mod isolation;
+mod judge;
 mod rag;
 mod support;
