@@ -17,7 +17,7 @@ use crate::support::{Server, World};
 
 /// What the scripted rewrite service does with a question.
 #[derive(Debug, Clone, Copy)]
-enum Act {
+pub enum Act {
     Answer,
     Garbage,
     Fail,
@@ -26,7 +26,7 @@ enum Act {
 }
 
 /// A double of the 32B service; `script` says what it does with each question, by its number from zero.
-async fn rewrite_service(script: impl Fn(usize) -> Act + Send + Sync + 'static) -> (String, Arc<AtomicUsize>) {
+pub async fn rewrite_service(script: impl Fn(usize) -> Act + Send + Sync + 'static) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let asked = Arc::new(AtomicUsize::new(0));

@@ -15,13 +15,13 @@ async fn asked(steps: &str) -> (World, Server, String) {
     world.set("REWRITER__KIND", "local").set("REWRITER__MODEL", &model.display().to_string());
     world.set("JUDGE__KIND", "heuristic").set("LEARNER__MIN_QUESTIONS", "20").set("LEARNER__STEPS", steps);
     world.set("LEARNER__EVERY", "1").set("LEARNER__QUESTIONS", "2").set("LEARNER__GROUP", "4");
-    let keys: Vec<String> =
-        TENANTS.iter().map(|tenant| format!("{tenant}={}", world.key(tenant, "train"))).collect();
+    let keys: Vec<String> = TENANTS.iter().map(|tenant| format!("{tenant}={}", world.key(tenant, "train"))).collect();
     let asker = world.key("alpha", "serve");
     let server = world.serve();
     let client = reqwest::Client::new();
     for product in ["胶原蛋白肽饮", "胶原蛋白肽粉", "益生菌冻干粉", "叶黄素软糖"] {
-        for question in ["多少钱", "怎么吃", "孕妇能吃吗", "有什么活动", "一天几次", "过敏能用吗", "什么时候喝", "贵不贵"]
+        for question in
+            ["多少钱", "怎么吃", "孕妇能吃吗", "有什么活动", "一天几次", "过敏能用吗", "什么时候喝", "贵不贵"]
         {
             let history = json!([{"role": "user", "content": format!("{product}是什么")}]);
             let reply = server.ask(&client, &asker, &json!({"query": question, "history": history})).await;

@@ -13,6 +13,7 @@ mod crate_graph;
 mod faults;
 mod hostile;
 mod isolation;
+mod judge;
 mod learn;
 mod rag;
 mod support;

@@ -25,6 +25,17 @@ async fn probe(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The judge of that name.
+///
+/// # Errors
+/// When the settings have none, or one that cannot work.
+pub fn named(name: JudgeName, settings: &Settings) -> anyhow::Result<Arc<dyn Judge>> {
+    match name {
+        JudgeName::Heuristic => Ok(Arc::new(HeuristicJudge::default())),
+        JudgeName::Configured => configured(settings),
+    }
+}
+
 fn configured(settings: &Settings) -> anyhow::Result<Arc<dyn Judge>> {
     let judge = open_judge(&settings.judge, None)?;
     judge.context("judge.kind is off: set it to heuristic or openai")
@@ -32,10 +43,7 @@ fn configured(settings: &Settings) -> anyhow::Result<Arc<dyn Judge>> {
 
 async fn measure(args: &CalibrateArgs) -> anyhow::Result<()> {
     let settings = config::effective(&args.settings)?.settings;
-    let judge: Arc<dyn Judge> = match args.judge {
-        JudgeName::Heuristic => Arc::new(HeuristicJudge::default()),
-        JudgeName::Configured => configured(&settings)?,
-    };
+    let judge = named(args.judge, &settings)?;
     let pairs = read_pairs(&args.labels)?;
     let tenants = TenantProfile::load_all(&settings.tenants.dir)?;
     let found = calibrate(judge.as_ref(), &pairs, &tenants, None, &CalibrationRules::default()).await?;

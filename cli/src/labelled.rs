@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use recast_config::{DeadlineSettings, Settings, TenantProfile};
-use recast_domain::{Dialogue, KbName, QueryType, Split};
+use recast_domain::{Dialogue, KbName, Split};
 use recast_episodes::{TenantFolder, load_dialogues, load_tenant_folder};
-use recast_gateway::Parts;
-use recast_gateway::Pipeline;
+pub use recast_gateway::query_type;
+use recast_gateway::{Parts, Pipeline};
 use recast_retrieval::eval::metrics::Grades;
 
 use crate::ingest;
@@ -52,15 +52,6 @@ impl LabelledTenant {
 /// Grades by passage id.
 pub fn grades(dialogue: &Dialogue) -> Grades {
     dialogue.relevant.iter().map(|relevance| (relevance.id.clone(), relevance.grade)).collect()
-}
-
-/// The kind of question, in one word.
-pub fn query_type(dialogue: &Dialogue) -> &'static str {
-    match dialogue.query_type {
-        QueryType::General => "general",
-        QueryType::Technical => "technical",
-        QueryType::Compliance => "compliance",
-    }
 }
 
 /// The gold rewrite that a question is asked in. Writers differ; each question is asked in the words of one of them,

@@ -24,6 +24,11 @@ const DELETE_WAITING: &str = "DELETE FROM feedback WHERE rowid IN
         AND NOT EXISTS (SELECT 1 FROM episodes WHERE tenant = one.tenant AND id = one.episode)
         ORDER BY created_ms LIMIT ?2)";
 
+// a judge's replies count by their age as episodes do
+const DELETE_REPLIES: &str = "DELETE FROM judge_replies WHERE rowid IN
+    (SELECT rowid FROM judge_replies WHERE created_ms < ?1 ORDER BY created_ms LIMIT ?2)";
+const OLDEST: &str = "SELECT coalesce(min(created_ms), 9223372036854775807) FROM episodes";
+
 /// The bounds of a store and what is left to do to meet them.
 #[derive(Debug)]
 pub(crate) struct Bounds {
@@ -62,7 +67,8 @@ impl Bounds {
             let deleted = connection.prepare_cached(DELETE_EXPIRED)?.execute(params![cutoff, self.slice as i64])?;
             metrics::counter!("recast_episodes_deleted_total", "reason" => "retention").increment(deleted as u64);
             let waiting = self.delete_waiting(connection, cutoff)?;
-            if deleted.max(waiting) == self.slice {
+            let replies = self.delete_replies(connection, cutoff)?;
+            if deleted.max(waiting).max(replies) == self.slice {
                 self.pending = true;
                 return Ok(());
             }
@@ -77,12 +83,18 @@ impl Bounds {
         } else if over && self.delete_waiting(connection, i64::MAX)? > 0 {
             // it is worth least, and a flood of it must not drive out episodes
             self.pending = true;
+        } else if over && self.delete_replies(connection, connection.query_row(OLDEST, [], |row| row.get(0))?)? > 0 {
+            self.pending = true;
         } else if over {
             let deleted = connection.prepare_cached(DELETE_OLDEST)?.execute(params![self.slice as i64])?;
             metrics::counter!("recast_episodes_deleted_total", "reason" => "bound").increment(deleted as u64);
             self.pending = deleted > 0;
         }
         Ok(())
+    }
+
+    fn delete_replies(&self, connection: &Connection, before_ms: i64) -> rusqlite::Result<usize> {
+        connection.prepare_cached(DELETE_REPLIES)?.execute(params![before_ms, self.slice as i64])
     }
 
     fn delete_waiting(&self, connection: &Connection, before_ms: i64) -> rusqlite::Result<usize> {
@@ -204,5 +216,22 @@ mod tests {
         settle(&mut bounds, &connection, 0);
         assert!(count(&connection, "PRAGMA page_count").unwrap() * 4096 <= max_bytes);
         assert_eq!(days(&connection).len(), 100);
+    }
+
+    #[test]
+    fn replies_go_by_age_as_episodes_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = filled(&dir, 4);
+        let sql = "INSERT INTO judge_replies VALUES ('a', ?1, 'j', '{}', ?2)";
+        for day in 0..4 {
+            connection.execute(sql, (vec![u8::try_from(day).unwrap(); 32], day * DAY_MS)).unwrap();
+        }
+        let replies = || count(&connection, "SELECT count(*) FROM judge_replies").unwrap();
+        let mut bounds = Bounds::new(&EpisodeSettings { retention_days: 2, ..settings(Durability::Group) });
+        settle(&mut bounds, &connection, 3 * DAY_MS);
+        assert_eq!((replies(), days(&connection)), (3, vec![1, 2, 3]));
+        let mut bounds = Bounds::new(&EpisodeSettings { max_bytes: 1, ..settings(Durability::Group) });
+        settle(&mut bounds, &connection, 0);
+        assert_eq!((replies(), days(&connection).len()), (0, 0), "replies alone do not fill a store either");
     }
 }

@@ -5,7 +5,8 @@
 //! it. Every read asks for a tenant: there is no call that could return another tenant's episode.
 //!
 //! What hangs on an episode lies beside it and goes with it: the shadow runs it was sampled for, feedback, verdicts and
-//! rewards. Definitions of experiments lie here too, as texts with versions. All of it goes through the one writer.
+//! rewards. Definitions of experiments lie here too, as texts with versions, and what judges were paid for. All of it
+//! goes through the one writer.
 //!
 //! What a crash may take: in strict mode nothing that was acknowledged, power loss included; in group mode the last
 //! 20 ms when the process dies, and what the system had not yet written back when the power goes.
@@ -19,6 +20,7 @@ mod definitions;
 mod doctor;
 mod error;
 mod feedback;
+mod judge_books;
 mod ledger;
 mod migrations;
 mod pairs;
@@ -54,6 +56,7 @@ pub use definitions::{ExperimentChange, ExperimentRecord};
 pub use doctor::{DoctorReport, Finding, doctor};
 pub use error::{EpisodeError, NotStored};
 pub use feedback::{ArmFeedback, FeedbackStored};
+pub use judge_books::JudgeReply;
 pub use ledger::ShadowEnd;
 pub use pairs::RunCursor;
 pub use reader::{EpisodeFilter, EpisodeReader, LIST_MAX};

@@ -2,7 +2,7 @@
 
 /// `MIGRATIONS[n]` brings a store from version n to n + 1; `PRAGMA user_version` says where a store stands. A step that
 /// has been released never changes.
-pub(crate) const MIGRATIONS: [&str; 2] = [EPISODES, EXPERIMENTS];
+pub(crate) const MIGRATIONS: [&str; 3] = [EPISODES, EXPERIMENTS, JUDGE_BOOKS];
 
 /// The key is (tenant, id), not the id alone: whether a write of one tenant succeeds never depends on another tenant.
 /// Ids are time-ordered, so the same key serves lists by time. Retention reads `by_time`.
@@ -113,4 +113,25 @@ const EXPERIMENTS: &str = "
         DELETE FROM verdicts WHERE tenant = old.tenant AND episode = old.id;
         DELETE FROM rewards WHERE tenant = old.tenant AND episode = old.id;
     END;
+";
+
+/// Replies belong to questions and not to episodes: the same question of a later episode has the same reply. Retention
+/// and the bound in bytes read `by_time`.
+const JUDGE_BOOKS: &str = "
+    CREATE TABLE judge_replies (
+        tenant          TEXT    NOT NULL,
+        key             BLOB    NOT NULL,
+        judge           TEXT    NOT NULL,
+        reply           TEXT    NOT NULL,
+        created_ms      INTEGER NOT NULL,
+        PRIMARY KEY (tenant, key)
+    ) STRICT;
+    CREATE INDEX judge_replies_by_time ON judge_replies (created_ms);
+
+    CREATE TABLE judge_costs (
+        tenant          TEXT    NOT NULL,
+        day             INTEGER NOT NULL,
+        cost            REAL    NOT NULL,
+        PRIMARY KEY (tenant, day)
+    ) STRICT;
 ";

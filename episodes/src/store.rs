@@ -208,7 +208,7 @@ impl EpisodeStore {
     }
 
     /// Writes and waits for the commit.
-    async fn write(&self, write: Write) -> Result<Written, EpisodeError> {
+    pub(crate) async fn write(&self, write: Write) -> Result<Written, EpisodeError> {
         let (reply, answer) = oneshot::channel();
         self.enqueue(write, Some(reply))?;
         match tokio::time::timeout(PATIENCE, answer).await {

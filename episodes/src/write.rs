@@ -5,6 +5,7 @@ use rusqlite::{Connection, ErrorCode, Statement, TransactionBehavior, params};
 use crate::definitions::{self, ExperimentChange};
 use crate::error::NotStored;
 use crate::feedback::{self, FeedbackRow};
+use crate::judge_books::{self, Cost, KeptReply};
 use crate::ledger::{self, RunRow};
 use crate::record::{RECORD_VERSION, Row};
 use crate::scores::{self, PutCounts, RewardRecord, VerdictRecord};
@@ -25,6 +26,8 @@ pub(crate) enum Write {
     Feedback(Box<FeedbackRow>),
     Verdicts(Vec<VerdictRecord>),
     Rewards(Vec<RewardRecord>),
+    JudgeReply(Box<KeptReply>),
+    JudgeCost(Cost),
 }
 
 impl Write {
@@ -42,6 +45,8 @@ impl Write {
             Self::Feedback(_) => "feedback",
             Self::Verdicts(_) => "verdict",
             Self::Rewards(_) => "reward",
+            Self::JudgeReply(_) => "judge_reply",
+            Self::JudgeCost(_) => "judge_cost",
         }
     }
 }
@@ -112,6 +117,8 @@ fn apply(connection: &Connection, insert: &mut Statement<'_>, write: &Write) -> 
         Write::Feedback(row) => feedback::insert(connection, row),
         Write::Verdicts(verdicts) => scores::put_verdicts(connection, verdicts),
         Write::Rewards(rewards) => scores::put_rewards(connection, rewards),
+        Write::JudgeReply(reply) => judge_books::put_reply(connection, reply),
+        Write::JudgeCost(cost) => judge_books::add_cost(connection, cost),
     }
 }
 

@@ -197,6 +197,8 @@ fn split(users: usize, gain: f64) -> ReportInput {
         let (arm, facts) = if index % 2 == 0 { ("local", &pair.live) } else { ("remote", &pair.other) };
         for _ in 0..3 {
             input.singles.push(Single {
+                episode: format!("e-{index}"),
+                tenant: pair.tenant.clone(),
                 arm: arm.to_owned(),
                 unit: format!("user-{index}"),
                 query: pair.query.clone(),

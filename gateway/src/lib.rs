@@ -32,7 +32,7 @@ mod telemetry;
 mod tenants;
 
 pub use app::{Gateway, RunningGateway, ShutdownReport};
-pub use arena::report_input;
+pub use arena::{KnownQuestions, label_facts, missing_services, query_type, report_input};
 pub use error::GatewayError;
 pub use keys::{KeyError, KeyFile, KeyRecord, MintedKey, Scope};
 pub use parts::Parts;

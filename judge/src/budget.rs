@@ -1,15 +1,16 @@
 //! How much may be asked: requests and tokens a minute for the service, money a day for a tenant.
 //!
 //! A crate for rate limits takes a permit and never gives one back; here an estimate is taken before a call and put
-//! right after it, so the buckets are our own.
+//! right after it, so the buckets are our own. Money is written down before it is spent: a process that is killed leaves
+//! the estimates of its running calls behind, never less than was spent.
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use recast_domain::TenantId;
 use tokio::time::Instant;
 
-use crate::VerdictFault;
+use crate::{JudgeBooks, VerdictFault};
 
 /// A bucket that fills evenly to what one minute allows.
 #[derive(Debug)]
@@ -62,67 +63,87 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
+    /// Whether calls cost anything at all.
+    fn paid(&self) -> bool {
+        self.price_in > 0.0 || self.price_out > 0.0
+    }
+
     fn cost(&self, usage: Usage) -> f64 {
         (f64::from(usage.sent) * self.price_in + f64::from(usage.received) * self.price_out) / 1e6
     }
 }
 
-/// Keeps the books.
-#[derive(Debug)]
+/// Spends, and keeps count.
 pub(crate) struct Budget {
     bounds: Bounds,
     start: Instant,
     start_time: SystemTime,
     minute: Mutex<(Bucket, Bucket)>,
-    days: Mutex<Days>,
+    /// What each tenant's day has cost; a day that is not there was not looked up yet.
+    days: Mutex<BTreeMap<(u64, TenantId), f64>>,
+    books: Option<Arc<dyn JudgeBooks>>,
 }
 
-#[derive(Debug, Default)]
-struct Days {
-    today: u64,
-    spent: BTreeMap<TenantId, f64>,
+/// What was taken for one call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Taken {
+    day: u64,
+    estimate: Usage,
 }
 
 impl Budget {
-    pub fn new(bounds: Bounds, now: Instant) -> Self {
+    pub fn new(bounds: Bounds, books: Option<Arc<dyn JudgeBooks>>, now: Instant) -> Self {
         let minute = Mutex::new((Bucket::new(bounds.rpm, now), Bucket::new(bounds.tpm, now)));
-        Self { bounds, start: now, start_time: SystemTime::now(), minute, days: Mutex::default() }
+        Self { bounds, start: now, start_time: SystemTime::now(), minute, days: Mutex::default(), books }
     }
 
     /// Waits for a place in the minute and takes the estimate from the tenant's day.
-    pub async fn take(&self, tenant: &TenantId, estimate: Usage, deadline: Instant) -> Result<(), VerdictFault> {
-        self.spend(tenant, self.bounds.cost(estimate))?;
+    pub async fn take(&self, tenant: &TenantId, estimate: Usage, deadline: Instant) -> Result<Taken, VerdictFault> {
+        let (day, cost) = (self.day(), self.bounds.cost(estimate));
+        self.look_up(tenant, day).await?;
+        self.reserve(tenant, day, cost)?;
         loop {
             let wait = self.try_minute(estimate);
             if wait.is_zero() {
-                return Ok(());
+                break;
             }
             if Instant::now() + wait >= deadline {
-                self.correct(tenant, -self.bounds.cost(estimate));
+                self.correct(tenant, day, -cost);
                 return Err(VerdictFault::Late);
             }
             tokio::time::sleep(wait).await;
         }
+        if let Err(error) = self.write_down(tenant, day, cost).await {
+            self.correct(tenant, day, -cost);
+            return Err(closed_books(&error));
+        }
+        Ok(Taken { day, estimate })
     }
 
     /// Puts an estimate right.
-    pub fn settle(&self, tenant: &TenantId, estimate: Usage, real: Usage) {
+    pub async fn settle(&self, tenant: &TenantId, taken: Taken, real: Usage) {
         let tokens = |usage: Usage| f64::from(usage.sent) + f64::from(usage.received);
-        let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
-        let level = minute.1.level + tokens(estimate) - tokens(real);
-        // a call that took more than it said leaves a debt, but never more than one minute's worth
-        minute.1.level = level.clamp(-minute.1.size, minute.1.size);
-        drop(minute);
-        self.correct(tenant, self.bounds.cost(real) - self.bounds.cost(estimate));
+        {
+            let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
+            let level = minute.1.level + tokens(taken.estimate) - tokens(real);
+            // a call that took more than it said leaves a debt, but never more than one minute's worth
+            minute.1.level = level.clamp(-minute.1.size, minute.1.size);
+        }
+        let more = self.bounds.cost(real) - self.bounds.cost(taken.estimate);
+        self.correct(tenant, taken.day, more);
         metrics::counter!("recast_judge_tokens_total", "way" => "sent").increment(real.sent.into());
         metrics::counter!("recast_judge_tokens_total", "way" => "received").increment(real.received.into());
+        if let Err(error) = self.write_down(tenant, taken.day, more).await {
+            tracing::warn!(error, "what a call to the judge really cost is not written down: the estimate stands");
+        }
     }
 
     /// What the tenant's day has cost so far, estimates of running calls included.
-    pub fn spent(&self, tenant: &TenantId) -> f64 {
-        let today = self.day();
+    pub async fn spent(&self, tenant: &TenantId) -> Result<f64, VerdictFault> {
+        let day = self.day();
+        self.look_up(tenant, day).await?;
         let days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
-        if days.today == today { days.spent.get(tenant).copied().unwrap_or_default() } else { 0.0 }
+        Ok(days.get(&(day, tenant.clone())).copied().unwrap_or_default())
     }
 
     fn try_minute(&self, estimate: Usage) -> Duration {
@@ -140,24 +161,42 @@ impl Budget {
         wait
     }
 
-    fn spend(&self, tenant: &TenantId, cost: f64) -> Result<(), VerdictFault> {
-        let today = self.day();
-        let mut days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
-        if days.today != today {
-            *days = Days { today, spent: BTreeMap::new() };
+    /// Brings in what an earlier process spent on this day. Money that cannot be counted is not spent.
+    async fn look_up(&self, tenant: &TenantId, day: u64) -> Result<(), VerdictFault> {
+        let key = (day, tenant.clone());
+        let known = || self.days.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key);
+        let Some(books) = self.books.as_ref().filter(|_| self.bounds.paid() && !known()) else { return Ok(()) };
+        let spent = books.cost(tenant, day).await.map_err(|error| closed_books(&error))?;
+        // whoever looked it up meanwhile may have spent since
+        self.days.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(spent);
+        Ok(())
+    }
+
+    async fn write_down(&self, tenant: &TenantId, day: u64, cost: f64) -> Result<(), String> {
+        match &self.books {
+            Some(books) if cost != 0.0 => books.add_cost(tenant, day, cost).await,
+            _ => Ok(()),
         }
-        let spent = days.spent.entry(tenant.clone()).or_default();
+    }
+
+    fn reserve(&self, tenant: &TenantId, day: u64, cost: f64) -> Result<(), VerdictFault> {
+        let mut days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
+        // calls that began before midnight are still settled
+        days.retain(|(old, _), _| *old + 1 >= day);
+        let spent = days.entry((day, tenant.clone())).or_default();
         if cost > 0.0 && *spent + cost > self.bounds.daily_cost {
             return Err(VerdictFault::BudgetSpent);
         }
         *spent += cost;
+        show(tenant, *spent);
         Ok(())
     }
 
-    fn correct(&self, tenant: &TenantId, more: f64) {
+    fn correct(&self, tenant: &TenantId, day: u64, more: f64) {
         let mut days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(spent) = days.spent.get_mut(tenant) {
+        if let Some(spent) = days.get_mut(&(day, tenant.clone())) {
             *spent = (*spent + more).max(0.0);
+            show(tenant, *spent);
         }
     }
 
@@ -166,6 +205,14 @@ impl Budget {
         let time = self.start_time + self.start.elapsed();
         time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 86_400
     }
+}
+
+fn show(tenant: &TenantId, spent: f64) {
+    metrics::gauge!("recast_judge_spent_today", "tenant" => tenant.as_str().to_owned()).set(spent);
+}
+
+fn closed_books(error: &str) -> VerdictFault {
+    VerdictFault::Unavailable(format!("what judging costs cannot be written down, so nobody is paid: {error}"))
 }
 
 /// About how many tokens a text has: one a Han character, one for three other bytes.
@@ -180,12 +227,17 @@ pub(crate) fn estimated_tokens(text: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TestBooks;
 
     const CALL: Usage = Usage { sent: 600, received: 400 };
 
     fn budget(rpm: u32, tpm: u32, daily_cost: f64) -> Budget {
+        with_books(rpm, tpm, daily_cost, None)
+    }
+
+    fn with_books(rpm: u32, tpm: u32, daily_cost: f64, books: Option<Arc<dyn JudgeBooks>>) -> Budget {
         let bounds = Bounds { rpm, tpm, daily_cost, price_in: 1000.0, price_out: 1000.0 };
-        Budget::new(bounds, Instant::now())
+        Budget::new(bounds, books, Instant::now())
     }
 
     fn tenant(name: &str) -> TenantId {
@@ -211,10 +263,10 @@ mod tests {
     async fn real_usage_replaces_the_estimate() {
         let budget = budget(1000, 2000, 10.0);
         let far = Instant::now() + Duration::from_secs(60);
-        budget.take(&tenant("a"), CALL, far).await.unwrap();
-        assert!((budget.spent(&tenant("a")) - 1.0).abs() < 1e-9);
-        budget.settle(&tenant("a"), CALL, Usage { sent: 100, received: 0 });
-        assert!((budget.spent(&tenant("a")) - 0.1).abs() < 1e-9);
+        let taken = budget.take(&tenant("a"), CALL, far).await.unwrap();
+        assert!((budget.spent(&tenant("a")).await.unwrap() - 1.0).abs() < 1e-9);
+        budget.settle(&tenant("a"), taken, Usage { sent: 100, received: 0 }).await;
+        assert!((budget.spent(&tenant("a")).await.unwrap() - 0.1).abs() < 1e-9);
         let start = Instant::now();
         budget.take(&tenant("a"), Usage { sent: 1900, received: 0 }, far).await.unwrap();
         assert_eq!(start.elapsed(), Duration::ZERO, "tokens that were not used are free again");
@@ -230,8 +282,49 @@ mod tests {
         assert_eq!(budget.take(&tenant("a"), CALL, far).await, Err(VerdictFault::BudgetSpent));
         budget.take(&tenant("b"), CALL, far).await.unwrap();
         tokio::time::advance(Duration::from_secs(86_400)).await;
-        assert!(budget.spent(&tenant("a")).abs() < 1e-9);
+        assert!(budget.spent(&tenant("a")).await.unwrap().abs() < 1e-9);
         budget.take(&tenant("a"), CALL, far).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restart_does_not_give_the_money_again() {
+        let books = Arc::new(TestBooks::default());
+        let far = Instant::now() + Duration::from_secs(200_000);
+        let first = with_books(1000, 1_000_000, 2.5, Some(books.clone()));
+        let taken = first.take(&tenant("a"), CALL, far).await.unwrap();
+        first.settle(&tenant("a"), taken, Usage { sent: 300, received: 200 }).await;
+        // and one that was under way when the process was killed
+        first.take(&tenant("a"), CALL, far).await.unwrap();
+        drop(first);
+        let second = with_books(1000, 1_000_000, 2.5, Some(books.clone()));
+        assert!((second.spent(&tenant("a")).await.unwrap() - 1.5).abs() < 1e-9);
+        second.take(&tenant("a"), CALL, far).await.unwrap();
+        assert_eq!(second.take(&tenant("a"), CALL, far).await, Err(VerdictFault::BudgetSpent));
+        second.take(&tenant("b"), CALL, far).await.unwrap();
+        let kept = books.costs.lock().unwrap().values().sum::<f64>();
+        assert!((kept - 3.5).abs() < 1e-9, "what was refused is not written down: {kept}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_of_yesterday_is_settled_with_yesterday() {
+        let budget = budget(1000, 1_000_000, 2.5);
+        let far = Instant::now() + Duration::from_secs(200_000);
+        let taken = budget.take(&tenant("a"), CALL, far).await.unwrap();
+        tokio::time::advance(Duration::from_secs(86_400)).await;
+        budget.take(&tenant("a"), CALL, far).await.unwrap();
+        budget.settle(&tenant("a"), taken, Usage { sent: 0, received: 0 }).await;
+        assert!((budget.spent(&tenant("a")).await.unwrap() - 1.0).abs() < 1e-9, "today's is untouched");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn money_that_cannot_be_written_down_is_not_spent() {
+        let far = Instant::now() + Duration::from_secs(60);
+        let broken = with_books(1000, 1_000_000, 2.5, Some(Arc::new(TestBooks::broken())));
+        let refused = broken.take(&tenant("a"), CALL, far).await;
+        assert!(matches!(&refused, Err(VerdictFault::Unavailable(cause)) if cause.contains("disk")), "{refused:?}");
+        let free = Bounds { rpm: 10, tpm: 10_000, daily_cost: 0.0, price_in: 0.0, price_out: 0.0 };
+        let free = Budget::new(free, Some(Arc::new(TestBooks::broken())), Instant::now());
+        free.take(&tenant("a"), CALL, far).await.unwrap();
     }
 
     #[test]

@@ -2,9 +2,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_trait::async_trait;
 use moka::future::Cache;
+use recast_domain::TenantId;
 use serde::{Deserialize, Serialize};
+
+use crate::JudgeBooks;
 
 /// Names one question to a judge: everything that its answer depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -40,49 +42,32 @@ pub struct StoredReply {
     pub created_ms: i64,
 }
 
-/// Keeps replies beyond the life of a process. A store that fails costs a call, never a verdict.
-#[async_trait]
-pub trait VerdictStore: Send + Sync {
-    /// What is kept under this key.
-    ///
-    /// # Errors
-    /// In words, when the store does not work; the judge is then asked again.
-    async fn get(&self, key: &VerdictKey) -> Result<Option<StoredReply>, String>;
-
-    /// Keeps a reply; an older one under the same key is replaced.
-    ///
-    /// # Errors
-    /// In words, when the store does not work.
-    async fn put(&self, key: &VerdictKey, reply: &StoredReply) -> Result<(), String>;
-}
-
-/// The memory before the store.
+/// The memory before the store. A store that fails costs a call, never a verdict.
 pub(crate) struct Replies {
     memory: Cache<VerdictKey, Arc<StoredReply>>,
-    store: Option<Arc<dyn VerdictStore>>,
+    books: Option<Arc<dyn JudgeBooks>>,
     life: Duration,
 }
 
 impl Replies {
-    pub fn new(entries: u64, life: Duration, store: Option<Arc<dyn VerdictStore>>) -> Self {
+    pub fn new(entries: u64, life: Duration, books: Option<Arc<dyn JudgeBooks>>) -> Self {
         let memory = Cache::builder().max_capacity(entries).time_to_live(life).build();
-        Self { memory, store, life }
+        Self { memory, books, life }
     }
 
-    pub async fn get(&self, key: &VerdictKey) -> Option<Arc<StoredReply>> {
+    pub async fn get(&self, tenant: &TenantId, key: &VerdictKey) -> Option<Arc<StoredReply>> {
         if let Some(reply) = self.memory.get(key).await {
             metrics::counter!("recast_judge_cache_total", "result" => "hit").increment(1);
             return Some(reply);
         }
-        let stored = match &self.store {
-            Some(store) => store.get(key).await.unwrap_or_else(|error| {
-                tracing::warn!(error, "the store of verdicts cannot be read");
+        let stored = match &self.books {
+            Some(books) => books.reply(tenant, key).await.unwrap_or_else(|error| {
+                tracing::warn!(error, "kept replies of the judge cannot be read");
                 None
             }),
             None => None,
         };
-        let oldest = now_ms().saturating_sub(i64::try_from(self.life.as_millis()).unwrap_or(i64::MAX));
-        let fresh = stored.filter(|reply| reply.created_ms >= oldest).map(Arc::new);
+        let fresh = stored.filter(|reply| reply.created_ms >= self.oldest_ms()).map(Arc::new);
         let result = if fresh.is_some() { "stored" } else { "miss" };
         metrics::counter!("recast_judge_cache_total", "result" => result).increment(1);
         if let Some(reply) = &fresh {
@@ -91,14 +76,19 @@ impl Replies {
         fresh
     }
 
-    pub async fn put(&self, key: VerdictKey, judge: &str, reply: String) {
+    pub async fn put(&self, tenant: &TenantId, key: VerdictKey, judge: &str, reply: String) {
         let stored = Arc::new(StoredReply { judge: judge.to_owned(), reply, created_ms: now_ms() });
-        if let Some(store) = &self.store
-            && let Err(error) = store.put(&key, &stored).await
+        // first, so that the reply is there even where nobody waits for the store any more
+        self.memory.insert(key, Arc::clone(&stored)).await;
+        if let Some(books) = &self.books
+            && let Err(error) = books.keep(tenant, &key, &stored, self.oldest_ms()).await
         {
-            tracing::warn!(error, "a verdict cannot be stored");
+            tracing::warn!(error, "a reply of the judge cannot be kept");
         }
-        self.memory.insert(key, stored).await;
+    }
+
+    fn oldest_ms(&self) -> i64 {
+        now_ms().saturating_sub(i64::try_from(self.life.as_millis()).unwrap_or(i64::MAX))
     }
 }
 
@@ -109,33 +99,14 @@ fn now_ms() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-    use std::sync::Mutex;
-
     use super::*;
-
-    /// A store in memory that can be told to fail.
-    #[derive(Default)]
-    struct TestStore {
-        kept: Mutex<HashMap<VerdictKey, StoredReply>>,
-        broken: bool,
-    }
-
-    #[async_trait]
-    impl VerdictStore for TestStore {
-        async fn get(&self, key: &VerdictKey) -> Result<Option<StoredReply>, String> {
-            if self.broken { Err("disk".to_owned()) } else { Ok(self.kept.lock().unwrap().get(key).cloned()) }
-        }
-        async fn put(&self, key: &VerdictKey, reply: &StoredReply) -> Result<(), String> {
-            if self.broken {
-                return Err("disk".to_owned());
-            }
-            self.kept.lock().unwrap().insert(*key, reply.clone());
-            Ok(())
-        }
-    }
+    use crate::testing::TestBooks;
 
     const WEEK: Duration = Duration::from_secs(604_800);
+
+    fn tenant() -> TenantId {
+        "a".parse().unwrap()
+    }
 
     #[test]
     fn keys_hold_their_parts_apart() {
@@ -146,21 +117,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_reply_survives_the_memory_but_not_its_time() {
-        let store = Arc::new(TestStore::default());
+        let books = Arc::new(TestBooks::default());
         let key = VerdictKey::of(&["k"]);
-        Replies::new(10, WEEK, Some(store.clone())).put(key, "j", "{}".to_owned()).await;
-        let later = Replies::new(10, WEEK, Some(store.clone()));
-        assert_eq!(later.get(&key).await.unwrap().reply, "{}");
-        store.kept.lock().unwrap().get_mut(&key).unwrap().created_ms -= 604_801_000;
-        assert!(Replies::new(10, WEEK, Some(store)).get(&key).await.is_none());
+        Replies::new(10, WEEK, Some(books.clone())).put(&tenant(), key, "j", "{}".to_owned()).await;
+        let later = Replies::new(10, WEEK, Some(books.clone()));
+        assert_eq!(later.get(&tenant(), &key).await.unwrap().reply, "{}");
+        let other = Replies::new(10, WEEK, Some(books.clone()));
+        assert!(other.get(&"b".parse().unwrap(), &key).await.is_none(), "nobody reads another tenant's");
+        books.replies.lock().unwrap().get_mut(&(tenant(), key)).unwrap().created_ms -= 604_801_000;
+        assert!(Replies::new(10, WEEK, Some(books)).get(&tenant(), &key).await.is_none());
     }
 
     #[tokio::test]
-    async fn a_broken_store_costs_nothing_but_calls() {
-        let store = Arc::new(TestStore { broken: true, ..TestStore::default() });
-        let (replies, key) = (Replies::new(10, WEEK, Some(store)), VerdictKey::of(&["k"]));
-        assert!(replies.get(&key).await.is_none());
-        replies.put(key, "j", "{}".to_owned()).await;
-        assert!(replies.get(&key).await.is_some());
+    async fn a_broken_store_costs_nothing_but_memory() {
+        let replies = Replies::new(10, WEEK, Some(Arc::new(TestBooks::broken())));
+        let key = VerdictKey::of(&["k"]);
+        assert!(replies.get(&tenant(), &key).await.is_none());
+        replies.put(&tenant(), key, "j", "{}".to_owned()).await;
+        assert!(replies.get(&tenant(), &key).await.is_some());
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::budget::{Bounds, Budget, Usage, estimated_tokens};
+use crate::budget::{Budget, Usage, estimated_tokens};
 use crate::circuit::{Circuit, Outcome};
 use crate::prompt::Prompt;
 use crate::provider::{Capabilities, fix};
@@ -40,10 +40,26 @@ pub(crate) struct Question<'a> {
     pub reply_tokens: u32,
 }
 
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unanswered {
+    pub fault: VerdictFault,
+    /// What the service said instead, where it said something.
+    pub reply: String,
+}
+
+impl From<VerdictFault> for Unanswered {
+    fn from(fault: VerdictFault) -> Self {
+        Self { fault, reply: String::new() }
+    }
+}
+
 /// Why an attempt brought nothing.
 #[derive(Debug)]
 struct Failure {
     fault: VerdictFault,
+    /// What came instead.
+    reply: String,
     /// Whether another try may help, and how long the service asked to wait.
     again: Option<Option<Duration>>,
 }
@@ -83,9 +99,8 @@ impl Chat {
         capabilities: Capabilities,
         timeout: Duration,
         in_flight: usize,
-        bounds: Bounds,
+        budget: Budget,
     ) -> Self {
-        let budget = Budget::new(bounds, Instant::now());
         let (circuit, places) = (Circuit::default(), Semaphore::new(in_flight));
         Self { transport, model, capabilities, timeout, budget, circuit, places }
     }
@@ -97,7 +112,7 @@ impl Chat {
         question: &Question<'_>,
         deadline: Instant,
         read: impl Fn(&str) -> Result<T, VerdictFault> + Send + Sync,
-    ) -> Result<(T, String), VerdictFault>
+    ) -> Result<(T, String), Unanswered>
     where
         T: Send,
     {
@@ -112,15 +127,16 @@ impl Chat {
                 Err(failure) => failure,
             };
             metrics::counter!("recast_judge_calls_total", "outcome" => failure.fault.label()).increment(1);
-            let Some(asked) = failure.again else { return Err(failure.fault) };
+            let Failure { fault, reply, again } = failure;
+            let Some(asked) = again else { return Err(Unanswered { fault, reply }) };
             let asked = asked.map(|wait| wait.max(LEAST_WAIT));
             let wait = asked.unwrap_or_else(|| pause(tries));
             let late = Instant::now() + wait >= deadline;
             if let Some(wait) = asked.filter(|_| late) {
-                self.circuit.rest_until(Instant::now() + wait, &failure.fault.to_string());
+                self.circuit.rest_until(Instant::now() + wait, &fault.to_string());
             }
             if late || tries == TRIES {
-                return Err(failure.fault);
+                return Err(Unanswered { fault, reply });
             }
             sleep(wait).await;
         }
@@ -162,7 +178,7 @@ impl Chat {
         deadline: Instant,
         read: &(impl Fn(&str) -> Result<T, VerdictFault> + Send + Sync),
     ) -> Result<(T, String), Failure> {
-        let stop = |fault| Failure { fault, again: None };
+        let stop = |fault| Failure { fault, reply: String::new(), again: None };
         let place = timeout_at(deadline, self.places.acquire()).await;
         let _place = place.ok().and_then(Result::ok).ok_or_else(|| stop(VerdictFault::Late))?;
         // refused before it is paid for
@@ -170,7 +186,7 @@ impl Chat {
         let Prompt { system, user } = question.prompt;
         let sent = estimated_tokens(system).saturating_add(estimated_tokens(user));
         let estimate = Usage { sent, received: self.capabilities.total_tokens(question.reply_tokens) };
-        self.budget.take(tenant, estimate, deadline).await.map_err(stop)?;
+        let taken = self.budget.take(tenant, estimate, deadline).await.map_err(stop)?;
 
         let body = self.body(question);
         let end = deadline.min(Instant::now() + self.timeout);
@@ -180,9 +196,9 @@ impl Chat {
         let reply = match posted {
             Ok(Ok(reply)) => reply,
             Ok(Err(cause)) => {
-                self.budget.settle(tenant, estimate, Usage { received: 0, ..estimate });
+                self.budget.settle(tenant, taken, Usage { received: 0, ..estimate }).await;
                 pass.tell(Instant::now(), Outcome::Failed(cause.clone()));
-                return Err(Failure { fault: VerdictFault::Unavailable(cause), again: Some(None) });
+                return Err(Failure { again: Some(None), ..stop(VerdictFault::Unavailable(cause)) });
             }
             // it may well have been answered, and charged: the estimate stands
             Err(_) => {
@@ -190,22 +206,22 @@ impl Chat {
                 let late = Instant::now() >= deadline;
                 let fault =
                     if late { VerdictFault::Late } else { VerdictFault::Unavailable("no answer in time".into()) };
-                return Err(Failure { fault, again: (!late).then_some(None) });
+                return Err(Failure { again: (!late).then_some(None), ..stop(fault) });
             }
         };
         if reply.status != 200 {
-            self.budget.settle(tenant, estimate, Usage { sent: 0, received: 0 });
+            self.budget.settle(tenant, taken, Usage { sent: 0, received: 0 }).await;
             let cause = format!("status {}", reply.status);
             let fault = VerdictFault::Unavailable(cause.clone());
             if matches!(reply.status, 408 | 409 | 429 | 500..) {
                 // too many requests is no sign of a broken service
                 let outcome = if reply.status == 429 { Outcome::Good } else { Outcome::Failed(cause) };
                 pass.tell(Instant::now(), outcome);
-                return Err(Failure { fault, again: Some(reply.retry_after) });
+                return Err(Failure { fault, reply: short(&reply.body), again: Some(reply.retry_after) });
             }
             tracing::error!(status = reply.status, reason = %refused(&reply), "the judge's service refuses our requests");
             pass.tell(Instant::now(), Outcome::Refused(cause));
-            return Err(stop(fault));
+            return Err(Failure { reply: short(&reply.body), ..stop(fault) });
         }
         let answer = content(&reply);
         let usage = match &answer {
@@ -213,7 +229,7 @@ impl Chat {
             Ok((content, None)) => Usage { received: estimated_tokens(content), ..estimate },
             Err(_) => estimate,
         };
-        self.budget.settle(tenant, estimate, usage);
+        self.budget.settle(tenant, taken, usage).await;
         let outcome = match &answer {
             Err(VerdictFault::Unavailable(cause)) => Outcome::Failed(cause.clone()),
             _ => Outcome::Good,
@@ -221,10 +237,12 @@ impl Chat {
         pass.tell(Instant::now(), outcome);
         let (content, _) = answer.map_err(|fault| {
             let for_good = matches!(fault, VerdictFault::Refused(_) | VerdictFault::Truncated);
-            Failure { fault, again: (!for_good).then_some(None) }
+            Failure { fault, reply: short(&reply.body), again: (!for_good).then_some(None) }
         })?;
-        let value = read(&content).map_err(|fault| Failure { fault, again: Some(None) })?;
-        Ok((value, content))
+        match read(&content) {
+            Ok(value) => Ok((value, content)),
+            Err(fault) => Err(Failure { fault, reply: content, again: Some(None) }),
+        }
     }
 }
 

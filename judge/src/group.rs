@@ -55,10 +55,11 @@ impl<'a> Distinct<'a> {
         GroupVerdict { judge: judge.to_owned(), rewrites: all, baseline, flips, replies }
     }
 
-    /// The group's verdict where there is no opinion at all.
-    pub fn missing(&self, judge: &str, fault: &VerdictFault) -> GroupVerdict {
+    /// The group's verdict where there is no opinion at all; `reply` is what the judge said instead, or empty.
+    pub fn missing(&self, judge: &str, fault: &VerdictFault, reply: String) -> GroupVerdict {
         let opinions = vec![Err(fault.clone()); self.candidates.len()];
-        self.verdict(judge, &opinions, Flips::default(), Vec::new())
+        let replies = Some(reply).filter(|reply| !reply.is_empty());
+        self.verdict(judge, &opinions, Flips::default(), replies.into_iter().collect())
     }
 }
 

@@ -21,8 +21,8 @@ use recast_domain::{Conversation, Role};
 use crate::group::{Distinct, Opinion};
 use crate::units::{carried_name, stripped, units};
 use crate::{
-    Candidate, Flips, GroupVerdict, Judge, JudgeItem, LabelRank, RewriteRules, Scores, Verdict, VerdictFault,
-    invalid_rewrite,
+    Candidate, Flips, GroupVerdict, Judge, JudgeItem, LabelRank, RewriteRules, RubricVerdict, Scores, Verdict,
+    VerdictFault, invalid_rewrite,
 };
 
 /// Raised with every change that can change a score.
@@ -165,12 +165,12 @@ impl Judge for HeuristicJudge {
         ID
     }
 
-    async fn judge_rubric(&self, item: &JudgeItem, rewrite: &Candidate) -> Verdict {
+    async fn judge_rubric(&self, item: &JudgeItem, rewrite: &Candidate) -> RubricVerdict {
         if let Some(reason) = invalid_rewrite(&item.conversation.query, &rewrite.text, &self.rules) {
-            return Verdict::Missing { fault: VerdictFault::NoRewrite(reason) };
+            return Verdict::Missing { fault: VerdictFault::NoRewrite(reason) }.into();
         }
         let (scores, reason) = Self::scores(item, rewrite);
-        Verdict::Scored { scores, reason }
+        Verdict::Scored { scores, reason }.into()
     }
 
     async fn judge_group(&self, item: &JudgeItem, rewrites: &[Candidate], baseline: &Candidate) -> GroupVerdict {

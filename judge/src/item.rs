@@ -121,6 +121,29 @@ impl From<Verdict> for Judged {
     }
 }
 
+/// What a judge said of one rewrite by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RubricVerdict {
+    /// The scores, or why there are none.
+    pub verdict: Verdict,
+    /// The judge's answer as it came, also one that was of no use; empty where there was none.
+    pub reply: String,
+}
+
+impl RubricVerdict {
+    /// The overall score, 1 to 5; `None` where the verdict is missing.
+    #[must_use]
+    pub fn overall(&self) -> Option<f64> {
+        self.verdict.overall()
+    }
+}
+
+impl From<Verdict> for RubricVerdict {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, reply: String::new() }
+    }
+}
+
 /// How often the order of a list decided which of two rewrites is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Flips {
@@ -141,7 +164,7 @@ pub struct GroupVerdict {
     pub baseline: Judged,
     /// What the order did.
     pub flips: Flips,
-    /// The judge's answers as they came.
+    /// The judge's answers as they came, also one that was of no use.
     pub replies: Vec<String>,
 }
 
@@ -163,7 +186,7 @@ pub trait Judge: Send + Sync {
     }
 
     /// The four scores of one rewrite by itself.
-    async fn judge_rubric(&self, item: &JudgeItem, rewrite: &Candidate) -> Verdict;
+    async fn judge_rubric(&self, item: &JudgeItem, rewrite: &Candidate) -> RubricVerdict;
 
     /// The scores of all rewrites of a question and of the baseline's.
     async fn judge_group(&self, item: &JudgeItem, rewrites: &[Candidate], baseline: &Candidate) -> GroupVerdict;

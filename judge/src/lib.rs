@@ -7,6 +7,7 @@
 //! ([`HeuristicJudge`]). Verdicts and rewards themselves are pure functions.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+mod books;
 mod budget;
 mod cache;
 mod calibrate;
@@ -27,15 +28,18 @@ mod provider;
 mod reward;
 mod rules;
 mod shaping;
+#[cfg(test)]
+mod testing;
 mod transport;
 mod units;
 mod verdict;
 
-pub use cache::{StoredReply, VerdictKey, VerdictStore};
+pub use books::JudgeBooks;
+pub use cache::{StoredReply, VerdictKey};
 pub use calibrate::{Calibration, CalibrationRules, calibrate};
 pub use error::JudgeError;
 pub use heuristic::HeuristicJudge;
-pub use item::{Candidate, Flips, GroupVerdict, Judge, JudgeItem, Judged, LabelRank};
+pub use item::{Candidate, Flips, GroupVerdict, Judge, JudgeItem, Judged, LabelRank, RubricVerdict};
 pub use labels::{LabelledHits, label_quality, ndcg_at_10, rank_incentive};
 pub use open::{is_sampled, open_judge};
 pub use openai::OpenAiJudge;

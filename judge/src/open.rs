@@ -3,20 +3,21 @@ use std::sync::Arc;
 use recast_config::{JudgeKind, JudgeSettings};
 use recast_domain::EpisodeId;
 
-use crate::{HeuristicJudge, Judge, JudgeError, OpenAiJudge, VerdictStore};
+use crate::{HeuristicJudge, Judge, JudgeBooks, JudgeError, OpenAiJudge};
 
-/// The judge of the settings; `None` where there is none. Nothing is sent yet: call [`Judge::probe`] at start.
+/// The judge of the settings; `None` where there is none. Nothing is sent yet: call [`Judge::probe`] at start. Without
+/// books, replies and costs are forgotten with the process.
 ///
 /// # Errors
 /// When a setting cannot work.
 pub fn open_judge(
     settings: &JudgeSettings,
-    store: Option<Arc<dyn VerdictStore>>,
+    books: Option<Arc<dyn JudgeBooks>>,
 ) -> Result<Option<Arc<dyn Judge>>, JudgeError> {
     Ok(match settings.kind {
         JudgeKind::Off => None,
         JudgeKind::Heuristic => Some(Arc::new(HeuristicJudge::default())),
-        JudgeKind::Openai => Some(Arc::new(OpenAiJudge::new(settings, store)?)),
+        JudgeKind::Openai => Some(Arc::new(OpenAiJudge::new(settings, books)?)),
     })
 }
 

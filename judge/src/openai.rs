@@ -11,10 +11,10 @@ use recast_config::{JudgeLanguage, JudgeMode, JudgeSettings};
 use recast_domain::{Conversation, TenantId};
 use tokio::time::Instant;
 
-use crate::budget::Bounds;
-use crate::cache::{Replies, VerdictKey, VerdictStore};
+use crate::budget::{Bounds, Budget};
+use crate::cache::{Replies, VerdictKey};
 use crate::canary::CanaryRules;
-use crate::chat::{Chat, Question};
+use crate::chat::{Chat, Question, Unanswered};
 use crate::group::{Distinct, Opinion, flips};
 use crate::list::{Listing, read_list};
 use crate::prompt::{PROMPT_VERSION, SCHEMA_VERSION, context, list_prompt, list_schema, one_schema, rubric_prompt};
@@ -22,7 +22,8 @@ use crate::provider::{Capabilities, TEMPERATURE};
 use crate::transport::{HttpTransport, Transport};
 use crate::verdict::one_scores;
 use crate::{
-    Candidate, Flips, GroupVerdict, Judge, JudgeError, JudgeItem, RewriteRules, Verdict, VerdictFault, invalid_rewrite,
+    Candidate, Flips, GroupVerdict, Judge, JudgeBooks, JudgeError, JudgeItem, RewriteRules, RubricVerdict, Verdict,
+    VerdictFault, invalid_rewrite,
 };
 
 /// Tokens on top of the reply's own for each entry of a list.
@@ -51,14 +52,14 @@ impl OpenAiJudge {
     ///
     /// # Errors
     /// When the address is no http or https URL.
-    pub fn new(settings: &JudgeSettings, store: Option<Arc<dyn VerdictStore>>) -> Result<Self, JudgeError> {
+    pub fn new(settings: &JudgeSettings, books: Option<Arc<dyn JudgeBooks>>) -> Result<Self, JudgeError> {
         let transport = HttpTransport::new(&settings.url, settings.api_key.clone())?;
-        Ok(Self::over(Arc::new(transport), settings, store))
+        Ok(Self::over(Arc::new(transport), settings, books))
     }
 
     /// The same over any transport.
     #[must_use]
-    pub fn over(transport: Arc<dyn Transport>, settings: &JudgeSettings, store: Option<Arc<dyn VerdictStore>>) -> Self {
+    pub fn over(transport: Arc<dyn Transport>, settings: &JudgeSettings, books: Option<Arc<dyn JudgeBooks>>) -> Self {
         let bounds = Bounds {
             rpm: settings.rpm,
             tpm: settings.tpm,
@@ -76,7 +77,7 @@ impl OpenAiJudge {
             Capabilities::of(settings.provider),
             Duration::from_millis(settings.timeout_ms),
             settings.in_flight,
-            bounds,
+            Budget::new(bounds, books.clone(), Instant::now()),
         );
         Self {
             id: id.to_lowercase(),
@@ -87,7 +88,7 @@ impl OpenAiJudge {
             group_time: Duration::from_millis(settings.group_ms),
             canaries: CanaryRules { rate: settings.canary_rate, ..CanaryRules::default() },
             rules: RewriteRules::default(),
-            replies: Replies::new(settings.cache_entries, Duration::from_secs(settings.cache_seconds), store),
+            replies: Replies::new(settings.cache_entries, Duration::from_secs(settings.cache_seconds), books),
             canaries_scored: AtomicU64::new(0),
         }
     }
@@ -99,9 +100,11 @@ impl OpenAiJudge {
     }
 
     /// What judging has cost this tenant today (UTC), running calls at their estimate; in the currency of the prices.
-    #[must_use]
-    pub fn spent_today(&self, tenant: &TenantId) -> f64 {
-        self.chat.budget.spent(tenant)
+    ///
+    /// # Errors
+    /// When what an earlier process spent cannot be read.
+    pub async fn spent_today(&self, tenant: &TenantId) -> Result<f64, VerdictFault> {
+        self.chat.budget.spent(tenant).await
     }
 
     /// The key of a question about these texts.
@@ -114,9 +117,9 @@ impl OpenAiJudge {
     }
 
     /// The scores of one text and the reply they are from.
-    async fn rubric(&self, item: &JudgeItem, text: &str, deadline: Instant) -> Result<(Opinion, String), VerdictFault> {
+    async fn rubric(&self, item: &JudgeItem, text: &str, deadline: Instant) -> Result<(Opinion, String), Unanswered> {
         let key = self.key(item, &[text], "rubric");
-        if let Some(kept) = self.replies.get(&key).await
+        if let Some(kept) = self.replies.get(&item.tenant, &key).await
             && let Ok((scores, reason)) = one_scores(&kept.reply)
         {
             return Ok((Ok((vec![scores], reason)), kept.reply.clone()));
@@ -124,7 +127,7 @@ impl OpenAiJudge {
         let (prompt, schema) = (rubric_prompt(item, text, self.language), one_schema());
         let question = Question { prompt: &prompt, schema: &schema, reply_tokens: self.reply_tokens };
         let ((scores, reason), reply) = self.chat.ask(&item.tenant, &question, deadline, one_scores).await?;
-        self.replies.put(key, &self.id, reply.clone()).await;
+        self.replies.put(&item.tenant, key, &self.id, reply.clone()).await;
         Ok((Ok((vec![scores], reason)), reply))
     }
 
@@ -133,19 +136,19 @@ impl OpenAiJudge {
         item: &JudgeItem,
         distinct: &Distinct<'_>,
         deadline: Instant,
-    ) -> Result<(Vec<Opinion>, Flips, Vec<String>), VerdictFault> {
+    ) -> Result<(Vec<Opinion>, Flips, Vec<String>), Unanswered> {
         let texts = sorted(distinct);
         let mut dice = ChaCha8Rng::from_seed(self.key(item, &texts, "dice").0);
         if let Some(canary) = self.canaries.draw(&mut dice, &item.conversation) {
             // first, so that a judge that fails it is not asked about the rest
-            let (opinion, _) = self.rubric(item, &canary, deadline).await?;
-            self.check_canary(opinion.iter().flat_map(|(orders, _)| orders).map(|scores| scores.overall()))?;
+            let (opinion, reply) = self.rubric(item, &canary, deadline).await?;
+            self.check_canary(&reply, opinion.iter().flat_map(|(orders, _)| orders).map(|scores| scores.overall()))?;
         }
         let asked = distinct.candidates.iter().map(|candidate| self.rubric(item, &candidate.text, deadline));
         let mut replies = Vec::new();
         let opinions = join_all(asked).await.into_iter().map(|answer| {
-            let (opinion, reply) = answer?;
-            replies.push(reply);
+            let (opinion, reply) = answer.unwrap_or_else(|nothing| (Err(nothing.fault), nothing.reply));
+            replies.extend(Some(reply).filter(|reply| !reply.is_empty()));
             opinion
         });
         let opinions = opinions.collect();
@@ -157,7 +160,7 @@ impl OpenAiJudge {
         item: &JudgeItem,
         distinct: &Distinct<'_>,
         deadline: Instant,
-    ) -> Result<(Vec<Opinion>, Flips, Vec<String>), VerdictFault> {
+    ) -> Result<(Vec<Opinion>, Flips, Vec<String>), Unanswered> {
         // from the sorted texts, so that nothing depends on who wrote what
         let mut texts = sorted(distinct);
         let mut dice = ChaCha8Rng::from_seed(self.key(item, &texts, "dice").0);
@@ -172,11 +175,11 @@ impl OpenAiJudge {
         if let Some(canary) = &canary {
             let scores = [&first, &second].map(|answer| answer.of(canary).map(|(scores, _)| scores.overall()));
             let mean = scores.iter().flatten().sum::<f64>() / 2.0;
-            self.check_canary([mean].into_iter())?;
+            self.check_canary(&first.reply, [mean].into_iter())?;
         }
         for answer in [&first, &second] {
             if answer.fresh {
-                self.replies.put(answer.key, &self.id, answer.reply.clone()).await;
+                self.replies.put(&item.tenant, answer.key, &self.id, answer.reply.clone()).await;
             }
         }
         let opinion = |candidate: &&Candidate| match (first.of(&candidate.text), second.of(&candidate.text)) {
@@ -194,11 +197,12 @@ impl OpenAiJudge {
         item: &JudgeItem,
         listing: &Listing<'a>,
         deadline: Instant,
-    ) -> Result<Answer<'a>, VerdictFault> {
+    ) -> Result<Answer<'a>, Unanswered> {
         let names: Vec<&str> = listing.entries.iter().flat_map(|entry| [entry.id.as_str(), entry.text]).collect();
         let key = self.key(item, &names, "list");
         let read = |reply: &str| read_list(reply, &listing.entries);
-        let kept = self.replies.get(&key).await.and_then(|kept| Some((read(&kept.reply).ok()?, kept.reply.clone())));
+        let kept = self.replies.get(&item.tenant, &key).await;
+        let kept = kept.and_then(|kept| Some((read(&kept.reply).ok()?, kept.reply.clone())));
         let fresh = kept.is_none();
         let (scores, reply) = match kept {
             Some(kept) => kept,
@@ -215,12 +219,12 @@ impl OpenAiJudge {
         Ok(Answer { scores: texts.zip(scores).collect(), reply, key, fresh })
     }
 
-    fn check_canary(&self, mut scores: impl Iterator<Item = f64>) -> Result<(), VerdictFault> {
+    fn check_canary(&self, reply: &str, mut scores: impl Iterator<Item = f64>) -> Result<(), Unanswered> {
         if scores.any(|score| score > self.canaries.threshold) {
             self.canaries_scored.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("recast_judge_canaries_scored_total").increment(1);
             tracing::warn!(judge = self.id, "a canary scored high: the batch does not count");
-            return Err(VerdictFault::CanaryScored);
+            return Err(Unanswered { fault: VerdictFault::CanaryScored, reply: reply.to_owned() });
         }
         Ok(())
     }
@@ -270,17 +274,18 @@ impl Judge for OpenAiJudge {
         one_scores(&reply).map(|_| ()).map_err(unusable)
     }
 
-    async fn judge_rubric(&self, item: &JudgeItem, rewrite: &Candidate) -> Verdict {
+    async fn judge_rubric(&self, item: &JudgeItem, rewrite: &Candidate) -> RubricVerdict {
         if let Some(reason) = invalid_rewrite(&item.conversation.query, &rewrite.text, &self.rules) {
-            return Verdict::Missing { fault: VerdictFault::NoRewrite(reason) };
+            return Verdict::Missing { fault: VerdictFault::NoRewrite(reason) }.into();
         }
-        match self.rubric(item, &rewrite.text, Instant::now() + self.group_time).await {
-            Ok((Ok((orders, reason)), _)) => orders.first().map_or_else(
-                || Verdict::Missing { fault: VerdictFault::Blank },
-                |scores| Verdict::Scored { scores: *scores, reason },
-            ),
-            Ok((Err(fault), _)) | Err(fault) => Verdict::Missing { fault },
-        }
+        let answer = self.rubric(item, &rewrite.text, Instant::now() + self.group_time).await;
+        let (opinion, reply) = answer.unwrap_or_else(|nothing| (Err(nothing.fault), nothing.reply));
+        let scored = opinion.and_then(|(orders, reason)| Ok((*orders.first().ok_or(VerdictFault::Blank)?, reason)));
+        let verdict = match scored {
+            Ok((scores, reason)) => Verdict::Scored { scores, reason },
+            Err(fault) => Verdict::Missing { fault },
+        };
+        RubricVerdict { verdict, reply }
     }
 
     async fn judge_group(&self, item: &JudgeItem, rewrites: &[Candidate], baseline: &Candidate) -> GroupVerdict {
@@ -295,7 +300,7 @@ impl Judge for OpenAiJudge {
         };
         match answer {
             Ok((opinions, flips, replies)) => distinct.verdict(&self.id, &opinions, flips, replies),
-            Err(fault) => distinct.missing(&self.id, &fault),
+            Err(nothing) => distinct.missing(&self.id, &nothing.fault, nothing.reply),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Everything a test needs to run the real binary: a temporary world, a server on a free port, a client.
 
+pub mod judge;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

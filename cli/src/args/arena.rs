@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::judge::JudgeName;
 use super::{Settings, SplitArg};
 use crate::experiment::{Fraction, RewriterName};
 
@@ -114,9 +115,22 @@ pub struct CompareArgs {
     /// Name of the environment variable that holds the key of a rewrite service
     #[arg(long, value_name = "NAME")]
     pub api_key_env: Option<String>,
-    /// Print every question with both answers, as JSON, instead of the table
+    /// The metric that decides, as in a definition; without it label_ndcg_at10 where every question has labels, else
+    /// quality
+    #[arg(long, value_name = "METRIC")]
+    pub primary: Option<String>,
+    /// Also ask a judge about both rewrites of each question
+    #[arg(long, value_enum)]
+    pub judge: Option<JudgeName>,
+    /// Print the report as JSON instead of text
     #[arg(long)]
     pub json: bool,
+    /// Also write the report as a page to this file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Also write every question with both answers to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub questions: Option<PathBuf>,
     #[command(flatten)]
     pub settings: Settings,
 }

@@ -96,8 +96,7 @@ async fn demo(args: &DemoArgs, settings: Settings, tenants: &[LabelledTenant]) -
     let raw = args.three_way.then(|| running.pipeline().with_deadlines(labelled::patient()));
     let table = three_way::table(raw.as_ref(), &questions, &pairs).await?;
     out::line(&format!("{} questions answered, {} pairs\n\n{table}", replayed.answered, pairs.len()));
-    if let Some(mut input) = report_input(&reader, EXPERIMENT, None)? {
-        three_way::label(&mut input.pairs, &pairs, &questions);
+    if let Some(input) = report_input(&reader, EXPERIMENT, None, &settings.tenants.dir)? {
         crate::experiment::show(&compute(&input), false, Some(&args.html))?;
     }
     running.shutdown().await?;

@@ -1,9 +1,6 @@
 //! The arms held against labels: the live rewriter, the teacher in its shadow, and the questions as typed.
 
-use std::collections::HashMap;
-
 use recast_domain::{Episode, EpisodeHit, ShadowAnswer};
-use recast_experiments::report::{LabelFacts, Pair};
 use recast_gateway::{Pipeline, QuerySource, RunOptions};
 use recast_retrieval::eval::metrics::Grades;
 
@@ -48,23 +45,6 @@ pub async fn table(raw: Option<&Pipeline>, questions: &Questions<'_>, pairs: &[L
         arms.insert(0, ("as typed", typed));
     }
     Ok(label_table(&arms))
-}
-
-/// Writes into the pairs of a report what their dialogues' labels say, and the kind of each question.
-pub fn label(report: &mut [Pair], pairs: &[LivePair], questions: &Questions<'_>) {
-    let known: HashMap<String, &LivePair> = pairs.iter().map(|pair| (pair.episode.id.to_string(), pair)).collect();
-    for one in report {
-        let Some(pair) = known.get(&one.episode) else { continue };
-        let Some(asked) = questions.dialogue(&pair.episode.request.request_id) else { continue };
-        let grades = labelled::grades(asked.dialogue);
-        one.query_type = Some(labelled::query_type(asked.dialogue).to_owned());
-        one.live.labels = Some(facts(of_hits(&pair.episode.hits, &grades)));
-        one.other.labels = Some(facts(of_hits(&pair.shadow.hits, &grades)));
-    }
-}
-
-fn facts(labels: Labelled) -> LabelFacts {
-    LabelFacts { top1: labels.top1, recall_at_5: labels.recall_at_5, ndcg_at_10: labels.ndcg_at_10 }
 }
 
 fn of_hits(hits: &[EpisodeHit], grades: &Grades) -> Labelled {

@@ -7,12 +7,15 @@ use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use recast_config::{Settings, TenantProfile};
 use recast_domain::{Dialogue, Split};
+use recast_experiments::report::{Metric, compute};
 use recast_gateway::Run;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::arm::{Arm, nobody};
 use super::labels::{self, Labelled};
+use super::offline;
+use super::report::show;
 use crate::args::CompareArgs;
 use crate::labelled::{self, LabelledTenant};
 use crate::{config, out};
@@ -25,16 +28,35 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     if tenants.iter().all(|tenant| tenant.split(split, args.limit).next().is_none()) {
         bail!("no dialogue is in the split {split:?}: choose another with --split, or raise --limit");
     }
+    let primary = args.primary.as_deref().map(metric).transpose()?;
     let runtime = Runtime::new()?;
-    let (names, compared) = runtime.block_on(async {
+    let (names, compared, input) = runtime.block_on(async {
+        let judge = args.judge.map(|name| crate::judge::named(name, &settings)).transpose()?;
         let arms = open(args, &settings, &tenants).await?;
         let names = [arms[0].name.clone(), arms[1].name.clone()];
-        anyhow::Ok((names, measure(&arms, &tenants, split, args.limit).await))
+        let compared = measure(&arms, &tenants, split, args.limit).await;
+        let mut input = offline::input(&names, &compared, primary);
+        if let Some(judge) = judge {
+            offline::judge(&mut input, &compared, &*judge).await;
+        }
+        anyhow::Ok((names, compared, input))
     })?;
-    let shown =
-        if args.json { serde_json::to_string_pretty(&record(&names, &compared))? } else { text(&names, &compared) };
-    out::line(&shown);
-    Ok(())
+    if let Some(file) = &args.questions {
+        let record = serde_json::to_string_pretty(&record(&names, &compared))?;
+        std::fs::write(file, record + "\n").with_context(|| format!("--questions {}", file.display()))?;
+    }
+    if !args.json {
+        out::line(&text(&names, &compared));
+    }
+    show(&compute(&input), args.json, args.html.as_deref())
+}
+
+/// A metric by its name in a definition.
+fn metric(name: &str) -> anyhow::Result<Metric> {
+    serde_json::from_value(json!(name)).map_err(|_| {
+        let known = Metric::ALL.map(|one| json!(one).as_str().unwrap_or_default().to_owned());
+        anyhow::anyhow!("--primary {name}: no such metric; one of {}", known.join(", "))
+    })
 }
 
 /// Label metrics over the questions that both arms answered, and below them the others.

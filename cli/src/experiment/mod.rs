@@ -5,6 +5,7 @@ mod check;
 mod compare;
 mod labels;
 mod names;
+mod offline;
 mod plan;
 mod report;
 

@@ -14,7 +14,7 @@ use crate::{config, out};
 pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let settings = config::effective(&args.settings)?.settings;
     let reader = EpisodeReader::open(&settings.episodes_file())?;
-    let Some(input) = report_input(&reader, &args.id, args.version)? else {
+    let Some(input) = report_input(&reader, &args.id, args.version, &settings.tenants.dir)? else {
         let known: Vec<String> = reader.experiments()?.into_iter().map(|one| one.id).collect();
         let version = args.version.map_or_else(String::new, |version| format!(" version {version} of"));
         bail!("there is no{version} experiment {:?}; the store knows: {}", args.id, known.join(", "));

@@ -248,8 +248,12 @@ fn notes(input: &ReportInput, metrics: &[Measured], interleaving: Option<&Interl
             notes.push(format!("{missing} pairs have no value of {} on both sides and are left out", primary.title()));
         }
     }
-    if input.definition.kind == Kind::Shadow && !input.pairs.is_empty() && input.controls.len() < 2 {
+    let again = input.definition.kind == Kind::Shadow && input.looks == Looks::Any;
+    if again && !input.pairs.is_empty() && input.controls.len() < 2 {
         notes.push("no noise floor: the control was not compared with itself (control_rate)".to_owned());
+    }
+    if let Some(judge) = &input.judge {
+        notes.push(format!("the judge's scores are those of {judge}"));
     }
     if lost(&input.accounting) > 0.1 {
         let share = 100.0 * lost(&input.accounting);

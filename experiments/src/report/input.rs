@@ -43,6 +43,9 @@ pub struct ReportInput {
     /// What people said, by arm.
     #[serde(default)]
     pub feedback: Vec<ArmFeedback>,
+    /// Id of the judge whose scores these are; scores of two judges are never in one report.
+    #[serde(default)]
+    pub judge: Option<String>,
 }
 
 impl ReportInput {
@@ -62,6 +65,7 @@ impl ReportInput {
             singles: Vec::new(),
             credits: Vec::new(),
             feedback: Vec::new(),
+            judge: None,
         }
     }
 }
@@ -208,6 +212,12 @@ pub struct Units {
 /// One answer of a split.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Single {
+    /// The episode.
+    #[serde(default)]
+    pub episode: String,
+    /// Whose question it is.
+    #[serde(default)]
+    pub tenant: String,
     /// The arm that answered.
     pub arm: String,
     /// The unit it belongs to; answers of one unit are not independent and are averaged first.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recast_config::{RewriterKind, Settings};
+use recast_experiments::{Arm, Definition, Kind};
 use recast_rewriter::{Ladder, PassThrough, RemoteRewriter, RewriteCache, RewriteError, Rewriter};
 
 /// Which rewriter a definition names.
@@ -102,13 +103,33 @@ impl Arms {
                 Some("policies cannot be arms yet: use configured, remote or pass_through".to_owned())
             }
             None => Some(format!("{name:?} is not known: use configured, remote or pass_through")),
-            Some(ArmRewriter::Remote) if live && self.live_remote.is_none() => {
-                Some("remote answers live, and rewriter.remote.url is empty: set it".to_owned())
-            }
-            Some(ArmRewriter::Remote) if !live && self.shadow_remote.is_none() => {
-                Some("remote is not configured: set shadow.remote.url or rewriter.remote.url".to_owned())
-            }
+            Some(ArmRewriter::Remote) => missing_remote(live, self.live_remote.is_some(), self.shadow_remote.is_some()),
             Some(_) => None,
         }
     }
+}
+
+/// What is wrong with an arm that is the 32B service, where the settings have an address for live answers, or for the
+/// shadow.
+fn missing_remote(live: bool, has_live: bool, has_shadow: bool) -> Option<String> {
+    match (live, has_live, has_shadow) {
+        (true, false, _) => Some("remote answers live, and rewriter.remote.url is empty: set it".to_owned()),
+        (false, _, false) => Some("remote is not configured: set shadow.remote.url or rewriter.remote.url".to_owned()),
+        _ => None,
+    }
+}
+
+/// What these settings lack to run each arm of a definition that is checked by itself: the place of the arm, and what to
+/// do about it.
+#[must_use]
+pub fn missing_services(definition: &Definition, settings: &Settings) -> Vec<(usize, String)> {
+    let has_live = !settings.rewriter.remote.url.is_empty();
+    let has_shadow = has_live || !settings.shadow.remote.url.is_empty();
+    let missing = |(place, arm): (usize, &Arm)| {
+        let live = definition.kind != Kind::Shadow || arm.name == definition.control;
+        let remote = ArmRewriter::parse(&arm.rewriter) == Some(ArmRewriter::Remote);
+        let message = if remote { missing_remote(live, has_live, has_shadow) } else { None };
+        message.map(|message| (place, message))
+    };
+    definition.arms.iter().enumerate().filter_map(missing).collect()
 }

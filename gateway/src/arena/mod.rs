@@ -6,12 +6,14 @@
 mod arms;
 mod change;
 mod guard;
+mod known;
 mod live;
 mod report;
 mod runner;
 mod shadow;
 mod table;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +30,9 @@ use crate::parts::Parts;
 use crate::scoring::Judging;
 use crate::tenants::Tenants;
 
-pub use arms::Arms;
+pub use arms::{Arms, missing_services};
 pub use change::{Change, ChangeError};
+pub use known::{KnownQuestions, label_facts, query_type};
 pub use live::{Answered, Part, seed};
 pub use report::report_input;
 pub use shadow::Shadow;
@@ -50,6 +53,8 @@ pub struct Arena {
     episodes: Arc<EpisodeStore>,
     tenants: Arc<Tenants>,
     window: usize,
+    /// Where the tenants' folders are.
+    folder: PathBuf,
 }
 
 impl Arena {
@@ -76,6 +81,7 @@ impl Arena {
             episodes,
             tenants: Arc::clone(&parts.tenants),
             window: settings.experiments.guard_window,
+            folder: settings.tenants.dir.clone(),
         };
         arena.load().await?;
         arena.configure(&settings.experiments.define).await?;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use recast_domain::{
-    Degradation, Episode, EpisodeHit, EpisodeId, FeedbackSignal, Preferred, ShadowKind, ShadowOutcome, TenantId,
-    Timings,
+    Degradation, Episode, EpisodeHit, FeedbackSignal, Preferred, ShadowKind, ShadowOutcome, TenantId, Timings,
 };
 use recast_episodes::{EpisodeError, EpisodeReader, LIST_MAX, RunCursor};
 use recast_experiments::report::{
@@ -14,6 +14,7 @@ use recast_experiments::report::{
 use recast_experiments::{Definition, Kind, Pick, State, Unit, credit};
 
 use crate::arena::Arena;
+use crate::arena::known::{KnownQuestions, label_facts, query_type};
 use crate::keys::now_ms;
 use crate::scoring::judge_scores;
 
@@ -29,34 +30,19 @@ impl Arena {
     /// # Errors
     /// When the store cannot be read.
     pub async fn report(&self, id: &str, version: Option<u32>) -> Result<Option<Report>, EpisodeError> {
-        let id = id.to_owned();
-        let input = self.episodes().read(move |reader| report_input(reader, &id, version)).await?;
-        let Some(mut input) = input else { return Ok(None) };
-        self.judge(&mut input).await?;
+        let (id, folder) = (id.to_owned(), self.folder.clone());
         // On a thread that may block: thousands of resamples are no work for one that serves.
-        self.episodes().read(move |_| Ok(Some(compute(&input)))).await
-    }
-
-    /// Adds what the judge said of both answers, where it said something.
-    async fn judge(&self, input: &mut ReportInput) -> Result<(), EpisodeError> {
-        for tenant in input.definition.tenants.iter().filter_map(|tenant| tenant.parse::<TenantId>().ok()) {
-            let pairs = input.pairs.iter().chain(&input.controls).filter(|pair| pair.tenant == tenant.as_str());
-            let ids: Vec<EpisodeId> = pairs.filter_map(|pair| pair.episode.parse().ok()).collect();
-            let scores = judge_scores(self.episodes(), &tenant, ids, None).await?;
-            let of = |pair: &Pair| scores.get(&pair.episode.parse().ok()?).copied();
-            for pair in input.pairs.iter_mut().filter(|pair| pair.tenant == tenant.as_str()) {
-                pair.judge = of(pair).and_then(|scores| Some((scores.live?, scores.shadow?)));
-            }
-            for pair in input.controls.iter_mut().filter(|pair| pair.tenant == tenant.as_str()) {
-                pair.judge = of(pair).and_then(|scores| Some((scores.live?, scores.control?)));
-            }
-        }
-        Ok(())
+        let report = self.episodes().read(move |reader| {
+            let input = report_input(reader, &id, version, &folder)?;
+            Ok(input.map(|input| compute(&input)))
+        });
+        report.await
     }
 }
 
 /// Everything that the store knows of an experiment: of one version, or of all since arms, unit, tenants or salt last
-/// changed. `None` where there is no such experiment or version.
+/// changed, with what a judge said of the answers. `None` where there is no such experiment or version. Answers to
+/// labelled questions of the tenants' folders below `folder` have the kind of the question and its labels.
 ///
 /// # Errors
 /// When the store, or something in it, cannot be read.
@@ -64,6 +50,7 @@ pub fn report_input(
     reader: &EpisodeReader,
     id: &str,
     version: Option<u32>,
+    folder: &Path,
 ) -> Result<Option<ReportInput>, EpisodeError> {
     let history = reader.experiment_versions(id)?.into_iter();
     let history: Vec<(u32, Definition)> =
@@ -73,8 +60,10 @@ pub fn report_input(
     let now = i64::try_from(now_ms()).unwrap_or(i64::MAX);
     input.ended = !matches!(definition.state(now), State::Running | State::Scheduled);
     let mut feedback = BTreeMap::new();
-    for tenant in definition.tenants.iter().filter_map(|tenant| tenant.parse::<TenantId>().ok()) {
-        let from = Source { reader, tenant: &tenant, definition, versions: versions.clone() };
+    let tenants: Vec<TenantId> = definition.tenants.iter().filter_map(|tenant| tenant.parse().ok()).collect();
+    let known = KnownQuestions::read(folder, &tenants);
+    for tenant in &tenants {
+        let from = Source { reader, tenant, definition, versions: versions.clone(), known: &known };
         match definition.kind {
             Kind::Shadow => from.pairs(&mut input)?,
             Kind::Split => from.singles(&mut input)?,
@@ -83,7 +72,31 @@ pub fn report_input(
         from.feedback(&mut feedback)?;
     }
     input.feedback = feedback.into_values().map(Heard::arm).collect();
+    judge(reader, &mut input)?;
     Ok(Some(input))
+}
+
+/// Adds what one judge said of the answers, where it said something.
+fn judge(reader: &EpisodeReader, input: &mut ReportInput) -> Result<(), EpisodeError> {
+    let named = |tenant: &str, episode: &str| Some((tenant.parse().ok()?, episode.parse().ok()?));
+    let of_pair = |pair: &Pair| named(&pair.tenant, &pair.episode);
+    let of_single = |one: &Single| named(&one.tenant, &one.episode);
+    let pairs = input.pairs.iter().chain(&input.controls).filter_map(of_pair);
+    let asked: Vec<_> = pairs.chain(input.singles.iter().filter_map(of_single)).collect();
+    let Some(said) = judge_scores(reader, &asked, None)? else { return Ok(()) };
+    for pair in &mut input.pairs {
+        let scores = of_pair(pair).and_then(|name| said.scores.get(&name));
+        pair.judge = scores.and_then(|scores| Some((scores.live?, scores.shadow?)));
+    }
+    for pair in &mut input.controls {
+        let scores = of_pair(pair).and_then(|name| said.scores.get(&name));
+        pair.judge = scores.and_then(|scores| Some((scores.live?, scores.control?)));
+    }
+    for one in &mut input.singles {
+        one.judge = of_single(one).and_then(|name| said.scores.get(&name)).and_then(|scores| scores.live);
+    }
+    input.judge = Some(said.judge);
+    Ok(())
 }
 
 /// The versions that a report covers, and the definition of the newest one.
@@ -115,6 +128,7 @@ struct Source<'a> {
     tenant: &'a TenantId,
     definition: &'a Definition,
     versions: RangeInclusive<u32>,
+    known: &'a KnownQuestions,
 }
 
 impl Source<'_> {
@@ -129,12 +143,17 @@ impl Source<'_> {
                 if !self.versions.contains(&run.assignment.version) {
                     continue;
                 }
+                let mut live = of_episode(&episode);
+                let mut other = facts(&answer.rewrite.text, &answer.hits, &answer.degraded, answer.timings);
+                let dialogue = self.known.find(&episode);
+                live.labels = dialogue.map(|dialogue| label_facts(&episode.hits, dialogue));
+                other.labels = dialogue.map(|dialogue| label_facts(&answer.hits, dialogue));
                 let pair = Pair {
                     episode: episode.id.to_string(),
                     tenant: self.tenant.to_string(),
-                    query_type: None,
-                    live: of_episode(&episode),
-                    other: facts(&answer.rewrite.text, &answer.hits, &answer.degraded, answer.timings),
+                    query_type: dialogue.map(|dialogue| query_type(dialogue).to_owned()),
+                    live,
+                    other,
                     judge: None,
                     at_ms: episode.created_ms,
                     query: episode.conversation.query,
@@ -199,10 +218,14 @@ impl Source<'_> {
             let counted = units.entry(arm.to_owned()).or_default();
             counted.0.insert(unit.clone());
             counted.1 += 1;
+            let mut facts = of_episode(&episode);
+            facts.labels = self.known.find(&episode).map(|dialogue| label_facts(&episode.hits, dialogue));
             input.singles.push(Single {
+                episode: episode.id.to_string(),
+                tenant: self.tenant.to_string(),
                 arm: arm.to_owned(),
                 unit,
-                facts: of_episode(&episode),
+                facts,
                 judge: None,
                 at_ms: episode.created_ms,
                 query: episode.conversation.query,

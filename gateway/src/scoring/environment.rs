@@ -28,7 +28,7 @@ impl World {
     /// # Errors
     /// When the judge's settings cannot work.
     pub async fn open(settings: &Settings, parts: &Parts, episodes: Arc<EpisodeStore>) -> Result<Self, GatewayError> {
-        let judge = probed(settings).await?;
+        let judge = probed(settings, &episodes).await?;
         let limits = Arc::new(Limits::new(&settings.admission));
         let scorer = Scorer::new(settings, parts, judge, episodes, limits);
         Ok(Self { runtime: Handle::current(), scorer, items: HashMap::new() })

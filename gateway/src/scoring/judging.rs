@@ -1,9 +1,9 @@
 //! Verdicts on their way into metrics and into the store.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use recast_domain::{EpisodeId, TenantId};
-use recast_episodes::{EpisodeError, EpisodeStore, RewardRecord, Side, VerdictRecord};
+use recast_episodes::{EpisodeError, EpisodeReader, EpisodeStore, RewardRecord, Side, VerdictRecord};
 use recast_judge::{GroupVerdict, Judged, PROMPT_VERSION, SCHEMA_VERSION, VerdictFault, VerdictKey};
 use serde_json::{Value, json};
 
@@ -80,40 +80,49 @@ pub struct PairScores {
     pub control: Option<f64>,
 }
 
+/// What one judge said about some episodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JudgeScores {
+    /// The judge's id.
+    pub judge: String,
+    /// Episodes that it did not judge are not there.
+    pub scores: HashMap<(TenantId, EpisodeId), PairScores>,
+}
+
+type ByEpisode = HashMap<(TenantId, EpisodeId), PairScores>;
+
 /// What one judge said about these episodes, for a comparison of arms: the judge named, or else the one that spoke
-/// last. Scores of two judges are never mixed. Episodes that nobody judged are left out.
+/// last. Scores of two judges are never mixed. `None` where no judge said anything.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub async fn judge_scores(
-    store: &EpisodeStore,
-    tenant: &TenantId,
-    episodes: Vec<EpisodeId>,
+pub fn judge_scores(
+    reader: &EpisodeReader,
+    episodes: &[(TenantId, EpisodeId)],
     judge: Option<&str>,
-) -> Result<HashMap<EpisodeId, PairScores>, EpisodeError> {
-    let (tenant, wanted) = (tenant.clone(), judge.map(str::to_owned));
-    store
-        .read(move |reader| {
-            let mut rows = Vec::new();
-            for episode in episodes {
-                rows.extend(reader.verdicts(&tenant, episode)?);
+) -> Result<Option<JudgeScores>, EpisodeError> {
+    // by judge, so that what lies in the store is walked once and its words are not kept
+    let mut said: BTreeMap<String, (i64, ByEpisode)> = BTreeMap::new();
+    for (tenant, episode) in episodes {
+        for row in reader.verdicts(tenant, *episode)? {
+            let overall = row.scores.as_ref().and_then(|scores| scores.get("overall")).and_then(Value::as_f64);
+            let (Some(overall), true) = (overall, judge.is_none_or(|judge| judge == row.judge)) else { continue };
+            if let Side::Completion(_) = row.side {
+                continue;
             }
-            let last = rows.iter().filter(|row| row.scores.is_some()).max_by_key(|row| (row.created_ms, row.episode));
-            let Some(judge) = wanted.or_else(|| last.map(|row| row.judge.clone())) else { return Ok(HashMap::new()) };
-            let mut scores: HashMap<EpisodeId, PairScores> = HashMap::new();
-            for row in rows.iter().filter(|row| row.judge == judge) {
-                let of = scores.entry(row.episode).or_default();
-                let overall = row.scores.as_ref().and_then(|scores| scores.get("overall")).and_then(Value::as_f64);
-                match row.side {
-                    Side::Live => of.live = overall.or(of.live),
-                    Side::Shadow => of.shadow = overall.or(of.shadow),
-                    Side::Control => of.control = overall.or(of.control),
-                    Side::Completion(_) => {}
-                }
+            let (last, scores) = said.entry(row.judge).or_default();
+            *last = row.created_ms.max(*last);
+            let of = scores.entry((tenant.clone(), *episode)).or_default();
+            match row.side {
+                Side::Live => of.live = Some(overall),
+                Side::Shadow => of.shadow = Some(overall),
+                Side::Control => of.control = Some(overall),
+                Side::Completion(_) => {}
             }
-            Ok(scores)
-        })
-        .await
+        }
+    }
+    let last = said.into_iter().max_by_key(|(_, (last, _))| *last);
+    Ok(last.map(|(judge, (_, scores))| JudgeScores { judge, scores }))
 }
 
 /// Writes verdicts and rewards; a store that cannot write costs the record, never the score.

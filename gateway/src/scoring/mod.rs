@@ -3,6 +3,7 @@
 //! Nothing here is in the way of a reply. What is missing stays missing: a judge or a search that fails makes an
 //! unscored sample, never a number.
 
+mod books;
 mod environment;
 mod facts;
 mod item;
@@ -21,6 +22,7 @@ use recast_domain::ErrorKind;
 use recast_episodes::EpisodeStore;
 use recast_judge::{Judge, JudgeError, open_judge};
 
+use books::StoredBooks;
 pub use environment::World;
 pub use facts::{RewardFacts, SideFacts, StoredReward};
 pub use item::{Item, Items, NoItem};
@@ -55,7 +57,7 @@ impl Scoring {
         episodes: Arc<EpisodeStore>,
         limits: Arc<Limits>,
     ) -> Result<Self, GatewayError> {
-        let judge = probed(settings).await?;
+        let judge = probed(settings, &episodes).await?;
         let scorer = Arc::new(Scorer::new(settings, parts, judge, Arc::clone(&episodes), Arc::clone(&limits)));
         let items = Items::new(settings.tenants.dir.clone(), Arc::clone(&episodes));
         let judging = Arc::new(Judging::start(settings, Arc::clone(&scorer), episodes, limits));
@@ -63,8 +65,8 @@ impl Scoring {
     }
 }
 
-async fn probed(settings: &Settings) -> Result<Option<Arc<dyn Judge>>, JudgeError> {
-    let Some(judge) = open_judge(&settings.judge, None)? else {
+async fn probed(settings: &Settings, episodes: &Arc<EpisodeStore>) -> Result<Option<Arc<dyn Judge>>, JudgeError> {
+    let Some(judge) = open_judge(&settings.judge, Some(Arc::new(StoredBooks(Arc::clone(episodes)))))? else {
         tracing::info!("judge: off");
         return Ok(None);
     };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use recast_config::{Settings, TenantProfile};
 use recast_domain::{Conversation, EpisodeId, ShadowKind, ShadowOutcome};
 use recast_episodes::{EpisodeStore, RewardRecord, Side};
-use recast_judge::{Candidate, Flips, GroupVerdict, Judge, JudgeItem, Judged, REWARD_VERSION, Verdict};
+use recast_judge::{Candidate, Flips, GroupVerdict, Judge, JudgeItem, Judged, REWARD_VERSION, RubricVerdict};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
@@ -157,15 +157,22 @@ impl Work {
         }
     }
 
-    async fn answer(&self, tenant: &TenantProfile, episode: EpisodeId, rewrite: &str, judge: &str, verdict: Verdict) {
-        let judged = Judged::from(verdict);
+    async fn answer(
+        &self,
+        tenant: &TenantProfile,
+        episode: EpisodeId,
+        rewrite: &str,
+        judge: &str,
+        said: RubricVerdict,
+    ) {
+        let judged = Judged::from(said.verdict);
         judging::count(&judged);
         let said = GroupVerdict {
             judge: judge.to_owned(),
             rewrites: Vec::new(),
             baseline: judged,
             flips: Flips::default(),
-            replies: Vec::new(),
+            replies: Some(said.reply).filter(|reply| !reply.is_empty()).into_iter().collect(),
         };
         let rows = judging::rows(&tenant.id, episode, &said, &[(Side::Live, rewrite, &said.baseline)]);
         judging::store(&self.episodes, rows, Vec::new()).await;

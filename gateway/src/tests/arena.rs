@@ -377,7 +377,7 @@ async fn a_report_comes_in_three_forms_and_covers_what_compares_the_same() {
     site.ended(30).await;
     let gathered = |version| {
         let reader = site.app.episodes.reader();
-        crate::report_input(&reader, "shadow-alpha", version).unwrap()
+        crate::report_input(&reader, "shadow-alpha", version, &site.app.settings.tenants.dir).unwrap()
     };
     let all = gathered(None).unwrap();
     assert_eq!((all.version, all.pairs.len() + all.controls.len()), (2, 30));

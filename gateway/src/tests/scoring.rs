@@ -6,13 +6,14 @@ use base64::Engine;
 use recast_domain::EpisodeId;
 use recast_episodes::Side;
 use recast_judge::{
-    Candidate, Flips, GroupVerdict, InvalidRewrite, Judge, JudgeItem, Judged, RewriteRules, Scores, Verdict,
-    VerdictFault, invalid_rewrite,
+    Candidate, Flips, GroupVerdict, InvalidRewrite, Judge, JudgeItem, Judged, RewriteRules, RubricVerdict, Scores,
+    Verdict, VerdictFault, invalid_rewrite,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::{Site, World, plain};
+use crate::scoring::judge_scores;
 
 const SCORE: &str = "/v1/rl/score";
 
@@ -77,13 +78,14 @@ impl Judge for TestJudge {
         "test-1"
     }
 
-    async fn judge_rubric(&self, item: &JudgeItem, rewrite: &Candidate) -> Verdict {
+    async fn judge_rubric(&self, item: &JudgeItem, rewrite: &Candidate) -> RubricVerdict {
         self.asked().await;
-        match self.says(&item.conversation.query, &rewrite.text) {
+        let verdict = match self.says(&item.conversation.query, &rewrite.text) {
             Judged::Scored { orders, reason, .. } => Verdict::Scored { scores: orders[0], reason },
             Judged::Missing { fault } => Verdict::Missing { fault },
             Judged::Invalid { reason } => Verdict::Missing { fault: VerdictFault::NoRewrite(reason) },
-        }
+        };
+        RubricVerdict { verdict, reply: "{\"双\": 1}".to_owned() }
     }
 
     async fn judge_group(&self, item: &JudgeItem, rewrites: &[Candidate], baseline: &Candidate) -> GroupVerdict {
@@ -327,11 +329,11 @@ async fn live_answers_are_judged_beside_their_replies() {
     let reader = site.app.episodes.reader();
     let verdicts = eventually(|| Some(reader.verdicts(&tenant, id).unwrap()).filter(|rows| !rows.is_empty())).await;
     assert_eq!((&verdicts[0].side, verdicts[0].judge.as_str()), (&Side::Live, "test-1"));
+    assert_eq!(verdicts[0].raw, "{\"双\": 1}");
     assert_eq!(verdicts[0].scores.as_ref().unwrap()["overall"], 5.0);
-    let scores = crate::scoring::judge_scores(&site.app.episodes, &tenant, vec![id], None).await.unwrap();
-    assert_eq!(scores[&id].live, Some(5.0));
-    let beta: recast_domain::TenantId = "beta".parse().unwrap();
-    assert!(crate::scoring::judge_scores(&site.app.episodes, &beta, vec![id], None).await.unwrap().is_empty());
+    let said = judge_scores(&reader, &[(tenant.clone(), id)], None).unwrap().unwrap();
+    assert_eq!((said.judge.as_str(), said.scores[&(tenant, id)].live), ("test-1", Some(5.0)));
+    assert_eq!(judge_scores(&reader, &[("beta".parse().unwrap(), id)], None).unwrap(), None);
 }
 
 #[tokio::test]
@@ -351,7 +353,9 @@ async fn changed_documents_change_what_is_found() {
 
 #[tokio::test]
 async fn an_answer_is_judged_with_its_shadow_and_both_get_a_reward() {
-    let site = World::new().open().await;
+    let world = World::new();
+    write_dialogues(&world, "alpha");
+    let site = world.open().await;
     let judge = TestJudge::put(Mood::Answers, &site);
     let definition = json!({
         "id": "pairs", "kind": "shadow", "tenants": ["alpha"], "control": "now", "sample_rate": 1.0,
@@ -373,11 +377,30 @@ async fn an_answer_is_judged_with_its_shadow_and_both_get_a_reward() {
     assert_eq!(judge.calls(), 1, "one question about both");
     let sides: Vec<Side> = reader.verdicts(&tenant, id).unwrap().into_iter().map(|row| row.side).collect();
     assert_eq!(sides, [Side::Live, Side::Shadow]);
-    let scores = crate::scoring::judge_scores(&site.app.episodes, &tenant, vec![id], Some("test-1")).await.unwrap();
-    assert_eq!((scores[&id].live, scores[&id].shadow), (Some(5.0), Some(3.0)));
-    assert!(
-        crate::scoring::judge_scores(&site.app.episodes, &tenant, vec![id], Some("other")).await.unwrap().is_empty()
-    );
+    let asked = [(tenant, id)];
+    let said = judge_scores(&reader, &asked, Some("test-1")).unwrap().unwrap();
+    assert_eq!((said.scores[&asked[0]].live, said.scores[&asked[0]].shadow), (Some(5.0), Some(3.0)));
+    assert_eq!(judge_scores(&reader, &asked, Some("other")).unwrap(), None);
+
+    // a request that names a dialogue and asks its question; one that only names it; one under the dialogue's own id
+    let questions = [("c1", "多少钱"), ("c1", "怎么吃"), ("d1", "多少钱")];
+    for (name, query) in questions {
+        let reply = site.ask(&site.alpha, json!({"query": query, "conversation_id": name})).await;
+        let id: EpisodeId = reply.body["episode_id"].as_str().unwrap().parse().unwrap();
+        eventually(|| Some(reader.rewards(&asked[0].0, id).unwrap()).filter(|rows| !rows.is_empty())).await;
+    }
+    let report = site.call("GET", "/v1/experiments/pairs/report", &site.alpha_admin, None).await.body;
+    let metrics = report["metrics"].as_array().unwrap();
+    let judged = metrics.iter().find(|one| one["metric"] == "judge").unwrap();
+    assert_eq!((&judged["n"], &judged["control_mean"]), (&json!(4), &json!(5.0)), "{judged}");
+    assert_eq!(judged["treatment_mean"], 3.0);
+    assert!(report["notes"].to_string().contains("test-1"), "whose scores these are is said: {}", report["notes"]);
+    let labelled = metrics.iter().find(|one| one["metric"] == "label_ndcg_at10").unwrap();
+    assert_eq!(labelled["n"], 2);
+    let folder = world.folder.path().join("tenants");
+    let input = crate::report_input(&reader, "pairs", None, &folder).unwrap().unwrap();
+    let kinds: Vec<_> = input.pairs.iter().map(|pair| pair.query_type.as_deref()).collect();
+    assert_eq!(kinds, [None, Some("general"), None, Some("general")]);
 }
 
 /// What `look` finds, once it finds something; panics when that takes too long.

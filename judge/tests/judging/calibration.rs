@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use recast_config::TenantProfile;
 use recast_judge::{
     CalibrationRules, Candidate, Flips, GroupVerdict, HeuristicJudge, Judge, JudgeError, JudgeItem, Judged,
-    LabelledPair, Scores, Verdict, VerdictFault, Winner, calibrate, read_pairs,
+    LabelledPair, RubricVerdict, Scores, Verdict, VerdictFault, Winner, calibrate, read_pairs,
 };
 
 fn data() -> &'static Path {
@@ -33,8 +33,8 @@ impl Judge for Oracle {
     fn id(&self) -> &str {
         "oracle-1"
     }
-    async fn judge_rubric(&self, _: &JudgeItem, _: &Candidate) -> Verdict {
-        Verdict::Missing { fault: VerdictFault::Blank }
+    async fn judge_rubric(&self, _: &JudgeItem, _: &Candidate) -> RubricVerdict {
+        Verdict::Missing { fault: VerdictFault::Blank }.into()
     }
     async fn judge_group(&self, item: &JudgeItem, rewrites: &[Candidate], baseline: &Candidate) -> GroupVerdict {
         let same = |pair: &&LabelledPair| {

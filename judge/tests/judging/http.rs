@@ -41,7 +41,7 @@ async fn neither_a_redirect_nor_a_huge_reply_is_followed() {
     Mock::given(method("POST")).respond_with(redirect).expect(1).mount(&server).await;
     let verdict = judge(&server, &[]).judge_rubric(&item("能喝吗"), &"甲 能喝吗".into()).await;
     let refused = recast_judge::Verdict::Missing { fault: VerdictFault::Unavailable("status 307".to_owned()) };
-    assert_eq!(verdict, refused);
+    assert_eq!(verdict.verdict, refused);
 
     let server = MockServer::start().await;
     let huge = ResponseTemplate::new(200).set_body_string("x".repeat(2 << 20));

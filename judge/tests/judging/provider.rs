@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Provider, Step, item, messages, row, settings};
+use crate::support::{Books, Provider, Step, item, messages, row, settings};
 use recast_domain::ErrorKind;
 use recast_judge::{
     Candidate, GroupVerdict, Judge, JudgeError, Judged, OpenAiJudge, Retrieved, Reward, RewardWeights, Verdict,
@@ -25,7 +25,7 @@ async fn rubric(script: Vec<Step>, after: fn() -> Step) -> (usize, Verdict, Dura
     let (provider, judge) = judge(Provider::new(script, after), &[RUBRIC]);
     let start = Instant::now();
     let verdict = judge.judge_rubric(&item("孕妇能喝吗"), &"胶原蛋白肽饮 孕妇".into()).await;
-    (provider.calls(), verdict, start.elapsed())
+    (provider.calls(), verdict.verdict, start.elapsed())
 }
 
 fn fault(verdict: Verdict) -> VerdictFault {
@@ -210,7 +210,7 @@ async fn a_group_of_junk_asks_nobody() {
     assert_eq!(provider.calls(), 0);
     assert!(group.rewrites.iter().all(|judged| matches!(judged, Judged::Invalid { .. })));
     let verdict = judge.judge_rubric(&item("能喝吗"), &"：".into()).await;
-    assert!(matches!(fault(verdict), VerdictFault::NoRewrite(_)));
+    assert!(matches!(fault(verdict.verdict), VerdictFault::NoRewrite(_)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,8 +246,8 @@ async fn money_ends_before_the_call_that_would_exceed_it() {
     }
     let scored = outcomes.iter().filter(|verdict| verdict.overall().is_some()).count();
     assert!((1..=4).contains(&scored) && provider.calls() == scored, "{scored}");
-    assert_eq!(fault(outcomes.pop().unwrap()), VerdictFault::BudgetSpent);
-    assert!((judge.spent_today(&"shop".parse().unwrap()) - 1200.0 * scored as f64).abs() < 1e-6);
+    assert_eq!(fault(outcomes.pop().unwrap().verdict), VerdictFault::BudgetSpent);
+    assert!((judge.spent_today(&"shop".parse().unwrap()).await.unwrap() - 1200.0 * scored as f64).abs() < 1e-6);
     let mut other = item("能喝吗");
     other.tenant = "other".parse().unwrap();
     assert!(judge.judge_rubric(&other, &"一句".into()).await.overall().is_some(), "its own money");
@@ -329,4 +329,47 @@ async fn a_failing_service_is_left_alone_and_found_again() {
     assert_eq!(provider.calls(), 6);
     tokio::time::advance(Duration::from_secs(31)).await;
     assert!(judge.judge_rubric(&question, &"甲一".into()).await.overall().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_pays_for_nothing_twice() {
+    for mode in ["rubric", "listwise"] {
+        let over = [("mode", mode), ("price_in", "1000.0"), ("price_out", "1000.0")];
+        let books = Arc::new(Books::default());
+        let question = item("能喝吗");
+        let mut groups = Vec::new();
+        for script in [|| Step::Score, never] {
+            let provider = Arc::new(Provider::new([], script));
+            let judge = OpenAiJudge::over(provider.clone(), &settings(&over), Some(books.clone()));
+            groups.push(judge.judge_group(&question, &group_of(&["甲一", "乙二二"]), &"丙三三三".into()).await);
+            // two or three calls of 1,200 tokens at 1,000 a million
+            let spent = judge.spent_today(&question.tenant).await.unwrap();
+            assert!((2.0..4.0).contains(&spent), "{spent}");
+        }
+        assert!(groups[0].rewrites[0].overall().is_some());
+        assert_eq!(groups[0], groups[1], "{mode}: with the raw replies");
+        let mut other = item("能喝吗");
+        other.tenant = "other".parse().unwrap();
+        let provider = Arc::new(Provider::scoring(|_| 4));
+        let judge = OpenAiJudge::over(provider.clone(), &settings(&over), Some(books.clone()));
+        judge.judge_group(&other, &group_of(&["甲一"]), &"丙三三三".into()).await;
+        assert!(provider.calls() > 0, "what one tenant paid for is not shown to another");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_raw_reply_is_kept_whether_it_was_of_use_or_not() {
+    let (_, good) = judge(Provider::scoring(|_| 4), &[RUBRIC]);
+    let said = good.judge_rubric(&item("能喝吗"), &"甲一".into()).await;
+    assert_eq!((said.overall(), said.reply), (Some(4.0), row(None, 4).to_string()));
+    let (_, prose) = judge(Provider::new([], || Step::content("五分！")), &[RUBRIC]);
+    let said = prose.judge_rubric(&item("能喝吗"), &"甲一".into()).await;
+    assert_eq!((said.verdict, said.reply), (Verdict::Missing { fault: VerdictFault::NotJson }, "五分！".to_owned()));
+    for mode in ["rubric", "listwise"] {
+        let (_, prose) = judge(Provider::new([], || Step::content("五分！")), &[("mode", mode)]);
+        let group = prose.judge_group(&item("能喝吗"), &[], &"甲一".into()).await;
+        assert_eq!(group.replies, ["五分！"], "{mode}");
+    }
+    let (_, refused) = judge(Provider::new([Step::Status(400, None, REFUSAL_BODY.to_owned())], never), &[RUBRIC]);
+    assert!(refused.judge_rubric(&item("能喝吗"), &"甲一".into()).await.reply.contains("max_tokens"));
 }

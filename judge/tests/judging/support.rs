@@ -1,13 +1,13 @@
 //! Test doubles: a provider that plays a script, and what a model sees of a prompt.
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use recast_config::{JudgeSettings, Source, load};
-use recast_domain::{Conversation, Role, Turn};
-use recast_judge::{JudgeItem, RawReply, Transport};
+use recast_domain::{Conversation, Role, TenantId, Turn};
+use recast_judge::{JudgeBooks, JudgeItem, RawReply, StoredReply, Transport, VerdictKey};
 use serde_json::{Value, json};
 
 /// One thing that the provider does.
@@ -143,5 +143,33 @@ pub fn item(query: &str) -> JudgeItem {
         },
         passages: Vec::new(),
         repeat: 0,
+    }
+}
+
+/// Books that outlive a judge, in memory.
+#[derive(Default)]
+pub struct Books {
+    pub replies: Mutex<HashMap<(TenantId, VerdictKey), StoredReply>>,
+    pub costs: Mutex<HashMap<(TenantId, u64), f64>>,
+}
+
+#[async_trait]
+impl JudgeBooks for Books {
+    async fn reply(&self, tenant: &TenantId, key: &VerdictKey) -> Result<Option<StoredReply>, String> {
+        Ok(self.replies.lock().unwrap().get(&(tenant.clone(), *key)).cloned())
+    }
+
+    async fn keep(&self, tenant: &TenantId, key: &VerdictKey, reply: &StoredReply, _: i64) -> Result<(), String> {
+        self.replies.lock().unwrap().insert((tenant.clone(), *key), reply.clone());
+        Ok(())
+    }
+
+    async fn cost(&self, tenant: &TenantId, day: u64) -> Result<f64, String> {
+        Ok(self.costs.lock().unwrap().get(&(tenant.clone(), day)).copied().unwrap_or_default())
+    }
+
+    async fn add_cost(&self, tenant: &TenantId, day: u64, cost: f64) -> Result<(), String> {
+        *self.costs.lock().unwrap().entry((tenant.clone(), day)).or_default() += cost;
+        Ok(())
     }
 }
