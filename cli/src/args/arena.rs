@@ -54,6 +54,8 @@ pub enum ExperimentCommand {
     Plan(PlanArgs),
     /// Compare two rewriters over labelled dialogues, offline
     Compare(CompareArgs),
+    /// Quality, top-1, latency, cost and win rate of rewriters over labelled questions
+    Table(TableArgs),
     /// Report a running or finished experiment; works beside a running gateway
     Report(ReportArgs),
     /// Name every problem of a file of experiment definitions
@@ -86,6 +88,33 @@ pub struct PlanArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct TableArgs {
+    /// The rewriter that the others are held against, named as in compare
+    #[arg(long)]
+    pub teacher: RewriterName,
+    /// A rewriter to hold against it; give it once or more. A folder + an adapter's folder is one, too
+    #[arg(long = "arm", required = true)]
+    pub arms: Vec<RewriterName>,
+    /// The folder of tenants; that of the settings without it
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Which split
+    #[arg(long, value_enum, default_value = "test")]
+    pub split: SplitArg,
+    /// At most this many questions a tenant
+    #[arg(long)]
+    pub limit: Option<usize>,
+    /// Price of an hour of one core, in any currency
+    #[arg(long, default_value_t = 0.05)]
+    pub core_hour: f64,
+    /// Also write the figures of each question to this file, as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 #[derive(Debug, Args)]

@@ -50,7 +50,7 @@ impl Arm {
             RewriterName::PassThrough => Ok(Query::PassThrough),
             RewriterName::Gold => Ok(Query::Gold),
             RewriterName::Configured => query(configured).await,
-            RewriterName::Model(path) => query(&local(configured, path)).await,
+            RewriterName::Model(path, adapter) => query(&local(configured, path, adapter.as_deref())).await,
             RewriterName::Service(url) => query(&remote(configured, url, api_key)).await,
         };
         let query = query.with_context(|| format!("rewriter {name}"))?;
@@ -101,11 +101,11 @@ pub fn nobody(configured: &RewriterSettings) -> RewriterSettings {
     RewriterSettings { kind: RewriterKind::PassThrough, ..configured.clone() }
 }
 
-fn local(configured: &RewriterSettings, path: &Path) -> RewriterSettings {
+fn local(configured: &RewriterSettings, path: &Path, adapter: Option<&Path>) -> RewriterSettings {
     let mut settings = configured.clone();
     settings.kind = RewriterKind::Local;
     settings.model = path.to_owned();
-    settings.adapter = Default::default();
+    settings.adapter = adapter.map(Path::to_owned).unwrap_or_default();
     settings
 }
 

@@ -8,6 +8,7 @@ mod names;
 mod offline;
 mod plan;
 mod report;
+mod table;
 
 pub use labels::{Labelled, table as label_table};
 pub use names::{Fraction, RewriterName};
@@ -15,11 +16,12 @@ pub use report::show;
 
 use crate::args::{ExperimentArgs, ExperimentCommand};
 
-/// `recast experiment plan|compare|report|check`
+/// `recast experiment plan|compare|table|report|check`
 pub fn run(args: &ExperimentArgs) -> anyhow::Result<()> {
     match &args.command {
         ExperimentCommand::Plan(args) => plan::run(args),
         ExperimentCommand::Compare(args) => compare::run(args),
+        ExperimentCommand::Table(args) => table::run(args),
         ExperimentCommand::Report(args) => report::run(args),
         ExperimentCommand::Check(args) => check::run(args),
     }

@@ -13,8 +13,8 @@ pub enum RewriterName {
     Gold,
     /// The rewriter of the settings.
     Configured,
-    /// A model folder, or a `.gguf` file.
-    Model(PathBuf),
+    /// A model folder, or a `.gguf` file; with the folder of an adapter for it.
+    Model(PathBuf, Option<PathBuf>),
     /// A rewrite service, by its address.
     Service(String),
 }
@@ -28,10 +28,16 @@ impl FromStr for RewriterName {
             "gold" => Ok(Self::Gold),
             "configured" => Ok(Self::Configured),
             url if url.starts_with("http://") || url.starts_with("https://") => Ok(Self::Service(url.to_owned())),
-            path if Path::new(path).exists() => Ok(Self::Model(PathBuf::from(path))),
-            _ => Err("no such folder, nor a name: give pass_through, gold, configured, a model folder, or the http \
-                      address of a rewrite service"
-                .to_owned()),
+            path if Path::new(path).exists() => Ok(Self::Model(PathBuf::from(path), None)),
+            both if both.split_once('+').is_some_and(|(a, b)| Path::new(a).exists() && Path::new(b).exists()) => {
+                let (model, adapter) = both.split_once('+').unwrap_or_default();
+                Ok(Self::Model(PathBuf::from(model), Some(PathBuf::from(adapter))))
+            }
+            _ => Err(
+                "no such folder, nor a name: give pass_through, gold, configured, a model folder, a model folder + an \
+                      adapter's, or the http address of a rewrite service"
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -42,7 +48,8 @@ impl fmt::Display for RewriterName {
             Self::PassThrough => f.write_str("pass_through"),
             Self::Gold => f.write_str("gold"),
             Self::Configured => f.write_str("configured"),
-            Self::Model(path) => write!(f, "{}", path.display()),
+            Self::Model(path, None) => write!(f, "{}", path.display()),
+            Self::Model(path, Some(adapter)) => write!(f, "{}+{}", path.display(), adapter.display()),
             Self::Service(url) => f.write_str(url),
         }
     }
@@ -71,7 +78,11 @@ mod tests {
         assert_eq!("gold".parse(), Ok(RewriterName::Gold));
         assert_eq!("http://x:1".parse(), Ok(RewriterName::Service("http://x:1".to_owned())));
         let folder = env!("CARGO_MANIFEST_DIR");
-        assert_eq!(folder.parse(), Ok(RewriterName::Model(PathBuf::from(folder))));
+        assert_eq!(folder.parse(), Ok(RewriterName::Model(PathBuf::from(folder), None)));
+        let both = format!("{folder}+{folder}");
+        let parsed: RewriterName = both.parse().unwrap();
+        assert_eq!(parsed, RewriterName::Model(PathBuf::from(folder), Some(PathBuf::from(folder))));
+        assert_eq!(parsed.to_string(), both);
         let error = "models/no-such".parse::<RewriterName>().unwrap_err();
         assert!(error.contains("pass_through, gold"), "{error}");
     }
