@@ -26,6 +26,10 @@ pub struct TenantProfile {
     /// Words that must never be split or replaced.
     #[serde(default)]
     pub protected_terms: Vec<String>,
+    /// Whether phone numbers, e-mail addresses, identity and bank cards and WeChat ids are taken out of everything that
+    /// is stored or shown to a judge.
+    #[serde(default)]
+    pub redact: bool,
 }
 
 /// Why a tenant's folder cannot be used.

@@ -79,6 +79,10 @@ pub struct Episode {
     pub timings: Timings,
     /// What did not work as meant.
     pub degraded: Vec<Degradation>,
+    /// Whether identifiers were taken out before it was stored: its texts are not what the policy saw, so it cannot be
+    /// replayed on-policy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redacted: bool,
     /// The experiment it took part in, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Assignment>,

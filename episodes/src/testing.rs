@@ -54,6 +54,7 @@ pub(crate) fn episode(tenant: &str, created_ms: i64) -> Episode {
         hits: vec![hit],
         timings: Timings::default(),
         degraded: Vec::new(),
+        redacted: false,
         experiment: None,
     }
 }

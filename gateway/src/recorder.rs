@@ -1,28 +1,59 @@
 //! Turns an answered request into an episode. A store that cannot write never stops an answer.
 
-use recast_domain::{Conversation, Episode, EpisodeHit, EpisodeId, RequestFacts, TenantId};
-use recast_episodes::{EpisodeError, EpisodeStore};
+use std::borrow::Cow;
+
+use recast_config::TenantProfile;
+use recast_domain::{Conversation, Episode, EpisodeHit, EpisodeId, RequestFacts, Rewrite, TenantId};
+use recast_episodes::{EpisodeError, EpisodeStore, redact_conversation, redact_rewrite};
 
 use crate::keys::now_ms;
 use crate::pipeline::Run;
 
+/// What may be kept of a conversation: the whole, or what is left without identifiers where the tenant asks for that.
+pub struct Kept<'a> {
+    /// The conversation.
+    pub conversation: Cow<'a, Conversation>,
+    /// Whether the tenant asks for it.
+    redact: bool,
+    /// Whether anything was taken out.
+    changed: bool,
+}
+
+impl<'a> Kept<'a> {
+    /// What a tenant lets be kept of a conversation.
+    #[must_use]
+    pub fn of(tenant: &TenantProfile, conversation: &'a Conversation) -> Self {
+        if !tenant.redact {
+            return Self { conversation: Cow::Borrowed(conversation), redact: false, changed: false };
+        }
+        let (without, changed) = redact_conversation(conversation);
+        Self { conversation: Cow::Owned(without), redact: true, changed }
+    }
+
+    /// What may be kept of a rewrite of it.
+    #[must_use]
+    pub fn rewrite(&self, rewrite: &Rewrite) -> Rewrite {
+        let mut rewrite = rewrite.clone();
+        if self.redact {
+            redact_rewrite(&mut rewrite, self.changed);
+        }
+        rewrite
+    }
+}
+
 /// The episode of a run.
 #[must_use]
-pub fn episode(
-    id: EpisodeId,
-    tenant: TenantId,
-    conversation: &Conversation,
-    request: RequestFacts,
-    run: &Run,
-) -> Episode {
+pub fn episode(id: EpisodeId, tenant: TenantId, kept: &Kept<'_>, request: RequestFacts, run: &Run) -> Episode {
     let trace = &run.trace;
+    let rewrite = kept.rewrite(&trace.rewrite);
     Episode {
         id,
         tenant,
         created_ms: i64::try_from(now_ms()).unwrap_or(i64::MAX),
-        conversation: conversation.clone(),
+        conversation: kept.conversation.clone().into_owned(),
         request,
-        rewrite: trace.rewrite.clone(),
+        redacted: kept.changed || rewrite.text != trace.rewrite.text,
+        rewrite,
         prompt_hash: run.prompt_hash.clone(),
         hits: trace.hits.iter().map(EpisodeHit::from).collect(),
         timings: trace.timings,

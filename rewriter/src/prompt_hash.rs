@@ -32,6 +32,7 @@ mod tests {
             synonyms: Default::default(),
             term_expansion: Default::default(),
             protected_terms: Vec::new(),
+            redact: false,
         }
     }
 

@@ -37,6 +37,7 @@ pub async fn measure(settings: &Settings, folder: &Path, split: SplitArg) -> any
         synonyms: Default::default(),
         term_expansion: Default::default(),
         protected_terms: Vec::new(),
+        redact: false,
     });
     let mut report = Report::default();
     for (id, query) in &collection.queries {

@@ -16,6 +16,7 @@ use crate::arena::arms::Arms;
 use crate::arena::shadow::{Job, count_ended, dropped, failed};
 use crate::limits::Limits;
 use crate::pipeline::{ArmError, Pipeline, Run};
+use crate::recorder::Kept;
 use crate::scoring::Judging;
 
 /// How long the store is left alone after it refused an end, at first and at most.
@@ -74,7 +75,7 @@ impl Runner {
         let Some(rewriter) = self.arms.shadow(job.rewriter) else { return failed("rewriter_missing") };
         let run = self.pipeline.run_with(&*rewriter, &job.tenant, &job.conversation, job.options.clone()).await;
         match run {
-            Ok(run) => ShadowOutcome::Completed { answer: Box::new(answer(run)) },
+            Ok(run) => ShadowOutcome::Completed { answer: Box::new(answer(run, job)) },
             Err(ArmError::Rewrite(error)) => rewrite_failed(&error),
             Err(ArmError::Search(error)) => {
                 tracing::warn!(%error, "a shadow run could not search");
@@ -125,10 +126,12 @@ fn rewrite_failed(error: &RewriteError) -> ShadowOutcome {
     }
 }
 
-fn answer(run: Run) -> ShadowAnswer {
+fn answer(run: Run, job: &Job) -> ShadowAnswer {
+    // the rewriter was asked what the user asked; what is kept is another thing
+    let rewrite = Kept::of(&job.tenant, &job.conversation).rewrite(&run.trace.rewrite);
     ShadowAnswer {
         hits: run.trace.hits.iter().map(EpisodeHit::from).collect(),
-        rewrite: run.trace.rewrite,
+        rewrite,
         prompt_hash: run.prompt_hash,
         timings: run.trace.timings,
         degraded: run.trace.degraded,

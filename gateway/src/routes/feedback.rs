@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use recast_domain::{Episode, EpisodeId, ErrorKind, Feedback, FeedbackSignal, Preferred, TenantId};
-use recast_episodes::{EpisodeError, FeedbackStored};
+use recast_episodes::{EpisodeError, FeedbackStored, redact};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -146,13 +146,15 @@ pub async fn post(State(app): State<Arc<App>>, request: Request) -> Result<Respo
     let body = FeedbackBody::read(&json_bytes(&head.headers, body, BODY).await?)?;
     let (episode, deferred) = (EpisodeId(body.episode_id), body.deferred);
     let id = event_id(&caller.tenant, body.event_id, &head.headers)?;
-    let feedback = Feedback {
-        id,
-        tenant: caller.tenant,
-        episode,
-        created_ms: i64::try_from(now_ms()).unwrap_or(i64::MAX),
-        signal: body.signal()?,
-    };
+    let mut signal = body.signal()?;
+    if let FeedbackSignal::Comment { text } = &mut signal
+        && app.profile(&caller.tenant)?.redact
+        && let Some(without) = redact(text)
+    {
+        *text = without;
+    }
+    let created_ms = i64::try_from(now_ms()).unwrap_or(i64::MAX);
+    let feedback = Feedback { id, tenant: caller.tenant, episode, created_ms, signal };
     // A client that hangs up does not lose its feedback.
     let tasks = app.tasks.clone();
     Finishing::new(async move { keep(&app, feedback, deferred).await }, &tasks).await

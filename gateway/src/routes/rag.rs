@@ -24,7 +24,7 @@ use crate::keys::Scope;
 use crate::limits::Allowance;
 use crate::pipeline::{PipelineError, QuerySource, RunOptions};
 use crate::problem::Problem;
-use crate::recorder;
+use crate::recorder::{self, Kept};
 use crate::request_id::RequestId;
 
 const X_EPISODE_ID: HeaderName = HeaderName::from_static("x-episode-id");
@@ -142,7 +142,8 @@ impl Task {
             conversation_id: wanted.conversation_id,
             request_id: request_id.0.to_string(),
         };
-        let mut episode = recorder::episode(id, profile.id.clone(), &conversation, facts, run);
+        let kept = Kept::of(&profile, &conversation);
+        let mut episode = recorder::episode(id, profile.id.clone(), &kept, facts, run);
         answered.mark(&mut episode);
         let (stored, ticket) = match (&part, sampled) {
             (Some(part), Some((sample, request))) => {
@@ -150,9 +151,10 @@ impl Task {
                 (recorder::stored(id, outcome), ticket)
             }
             _ => {
+                let rewrite = episode.rewrite.text.clone();
                 let stored = recorder::record(&app.episodes, episode).await;
                 if stored && answered.run.trace.rewrite.source != RewriteSource::Given {
-                    app.scoring.judging.offer(&profile, id, &conversation, &answered.run.trace.rewrite.text);
+                    app.scoring.judging.offer(&profile, id, &kept.conversation, &rewrite);
                 }
                 (stored, None)
             }

@@ -128,6 +128,7 @@ mod tests {
             hits: Vec::new(),
             timings: Timings::default(),
             degraded: Vec::new(),
+            redacted: false,
             experiment: None,
         }
     }

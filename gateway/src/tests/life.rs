@@ -1,3 +1,4 @@
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -85,4 +86,37 @@ async fn start_up_errors_say_what_to_do() {
     damaged.key("alpha", Scope::Serve);
     std::fs::write(damaged.settings().keys_file(), "{").unwrap();
     assert!(error(&damaged).await.contains("restore it"));
+}
+
+#[tokio::test]
+async fn a_tenant_that_wants_it_has_identifiers_taken_out_of_all_that_is_kept() {
+    let world = World::new();
+    let file = std::path::PathBuf::from(world.path("tenants")).join("alpha/tenant.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}redact = true\n")).unwrap();
+    let site = world.open().await;
+    let body = json!({
+        "query": "胶原蛋白肽饮 打13800138000找我", "user_profile": "邮箱 a.b@qq.com",
+        "history": [{"role": "user", "content": "加我微信xiao_wang88"}],
+    });
+    let mut stored = Vec::new();
+    for (key, tenant) in [(&site.alpha, "alpha"), (&site.beta, "beta")] {
+        let reply = site.ask(key, body.clone()).await;
+        assert_eq!(reply.body["data"]["rewritten_query"], "胶原蛋白肽饮 打13800138000找我", "the search is the user's");
+        let id = reply.body["episode_id"].as_str().unwrap().parse().unwrap();
+        let comment = json!({"episode_id": reply.body["episode_id"], "comment": "call me on 0412 345 678"});
+        let posted = site.call("POST", "/v1/feedback", key, Some(comment)).await;
+        assert!(posted.status.is_success(), "{}", posted.text);
+        let tenant = tenant.parse().unwrap();
+        let episode = site.app.episodes.get(&tenant, id).await.unwrap();
+        let reader = site.app.episodes.reader();
+        let feedback = format!("{:?}", reader.feedback(&tenant, id).unwrap());
+        stored.push((episode.redacted, format!("{episode:?} {feedback}")));
+    }
+    let [(redacted, alpha), (plain, beta)] = <[_; 2]>::try_from(stored).unwrap();
+    assert!(redacted && !plain);
+    for id in ["13800138000", "a.b@qq.com", "xiao_wang88", "0412"] {
+        assert!(!alpha.contains(id), "{id} in {alpha}");
+        assert!(beta.contains(id), "{id} not in {beta}");
+    }
 }

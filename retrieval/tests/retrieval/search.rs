@@ -186,6 +186,7 @@ async fn a_tenants_expansion_reaches_its_own_searches_only() {
         synonyms: Default::default(),
         term_expansion: [("养老金".to_owned(), vec!["superannuation".to_owned()])].into(),
         protected_terms: Vec::new(),
+        redact: false,
     };
     retriever.set_tenants(&HashMap::from([(tenant("shop"), Arc::new(profile))]));
     for (name, expected) in [("shop", vec!["d"]), ("rival", vec![])] {
