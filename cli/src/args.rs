@@ -6,10 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod arena;
 mod judge;
+mod policy;
 mod rl;
 
 pub use arena::*;
 pub use judge::*;
+pub use policy::*;
 pub use rl::*;
 
 /// A query-rewrite RAG gateway that learns online.
@@ -48,6 +50,8 @@ pub enum Command {
     Tune(TuneArgs),
     /// Train the tokenizer, rewriter, embedder and reranker
     Train(TrainArgs),
+    /// List, show, compare, publish, promote and roll back policies
+    Policy(PolicyArgs),
     /// Learn from what was asked, scored by a running gateway, and offer what is better
     Learn(LearnArgs),
     /// Add a tenant from a folder

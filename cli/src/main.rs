@@ -14,6 +14,7 @@ mod labelled;
 mod learn;
 mod maintenance;
 mod out;
+mod policy;
 mod reward;
 mod rewriter_serve;
 mod serve;
@@ -55,6 +56,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Reward(args) => reward::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Learn(args) => learn::run(&args),
         Command::Tenant(args) => tenant::run(&args),
         Command::Config(args) => config::run(&args),

@@ -30,6 +30,7 @@ pub struct Settings {
     pub judge: JudgeSettings,
     pub reward: RewardSettings,
     pub scoring: ScoringSettings,
+    pub policies: PolicySettings,
     pub learner: LearnerSettings,
     pub experiments: ExperimentSettings,
     pub shadow: ShadowSettings,
@@ -237,6 +238,10 @@ section!(
     }
 );
 section!(
+    /// Policies in service; the rules are read by those who run the gate.
+    PolicySettings { enabled: bool, dir: PathBuf, poll_ms: u64, sample_rate: f64, queue: usize, rules: serde_json::Value }
+);
+section!(
     /// The learner beside the gateway.
     LearnerSettings {
         enabled: bool,
@@ -290,7 +295,11 @@ impl Settings {
     /// The folder of the policies.
     #[must_use]
     pub fn policies_dir(&self) -> PathBuf {
-        self.state.dir.join("policies")
+        if self.policies.dir.as_os_str().is_empty() {
+            self.state.dir.join("policies")
+        } else {
+            self.policies.dir.clone()
+        }
     }
 
     /// The folder of the learner's rounds and of its status.

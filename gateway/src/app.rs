@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::FutureExt;
 use http::HeaderMap;
 use recast_config::{Settings, TenantProfile};
 use recast_domain::TenantId;
@@ -23,6 +24,7 @@ use crate::keys::{Caller, KeyFile, KeyRing, Scope};
 use crate::limits::Limits;
 use crate::parts::Parts;
 use crate::pipeline::Pipeline;
+use crate::policies::{Policies, drive};
 use crate::problem::Problem;
 use crate::scoring::Scoring;
 use crate::serve::{Phase, ServeLimits, accept_loop, bind};
@@ -42,6 +44,7 @@ pub struct App {
     pub(crate) parts: Parts,
     pub(crate) episodes: Arc<EpisodeStore>,
     pub(crate) arena: Arc<Arena>,
+    pub(crate) policies: Arc<Policies>,
     pub(crate) scoring: Scoring,
     pub(crate) limits: Arc<Limits>,
     pub(crate) idempotency: Idempotency,
@@ -106,10 +109,12 @@ impl Gateway {
         let limits = Arc::new(Limits::new(&settings.admission));
         let scoring = Scoring::open(&settings, &parts, Arc::clone(&episodes), Arc::clone(&limits)).await?;
         let judging = Arc::clone(&scoring.judging);
-        let (arena, shadowing) =
-            Arena::open(&settings, &parts, Arc::clone(&episodes), Arc::clone(&limits), judging).await?;
+        let policies = Policies::open(&settings, &parts.pipeline).await?;
+        let with = (Arc::clone(&episodes), Arc::clone(&policies));
+        let (arena, shadowing) = Arena::open(&settings, &parts, with, Arc::clone(&limits), judging).await?;
         let app = App {
             arena: Arc::new(arena),
+            policies,
             scoring,
             limits,
             idempotency: Idempotency::new(&settings.admission),
@@ -185,8 +190,22 @@ impl Gateway {
         let reloading = tokio::spawn(reload_loop(Arc::clone(&app), key_file));
         let every = Duration::from_secs(app.settings.experiments.guard_seconds);
         let guarding = tokio::spawn(guard_loop(Arc::clone(&app.arena), every));
-        RunningGateway { app, address, accepting, reloading, guarding, shadowing, connections }
+        let watched = Arc::clone(&app.policies);
+        let trials = drive(
+            Arc::clone(&app.policies),
+            app.parts.pipeline.with_deadlines(patient(&app.settings)),
+            Arc::clone(&app.limits),
+            app.settings.shadow.busy_above,
+        );
+        let promoting = tokio::spawn(async move { tokio::join!(watched.watch(), trials) }.map(drop));
+        RunningGateway { app, address, accepting, reloading, guarding, promoting, shadowing, connections }
     }
+}
+
+/// Deadlines of comparisons behind the reply: those of a shadow's rewriter.
+fn patient(settings: &Settings) -> recast_config::DeadlineSettings {
+    let deadline = settings.shadow.deadline_ms;
+    recast_config::DeadlineSettings { request_ms: deadline, rewrite_ms: deadline, ..settings.deadlines.clone() }
 }
 
 fn load_keys(app: &App, file: &KeyFile) {
@@ -231,6 +250,7 @@ pub struct RunningGateway {
     accepting: JoinHandle<()>,
     reloading: JoinHandle<()>,
     guarding: JoinHandle<()>,
+    promoting: JoinHandle<()>,
     shadowing: JoinHandle<()>,
     connections: TaskTracker,
 }
@@ -272,13 +292,14 @@ impl RunningGateway {
     /// # Errors
     /// When the vector store could not be flushed.
     pub async fn shutdown(self) -> Result<ShutdownReport, GatewayError> {
-        let Self { app, accepting, reloading, guarding, shadowing, connections, .. } = self;
+        let Self { app, accepting, reloading, guarding, promoting, shadowing, connections, .. } = self;
         let drain = Duration::from_secs(app.settings.server.drain_seconds);
         let end = tokio::time::Instant::now() + drain;
         tracing::info!("shutdown 1/6: no new connections");
         app.begin_shutdown();
         reloading.abort();
         guarding.abort();
+        promoting.abort();
         // A loop that panicked accepts nothing either.
         let _ = accepting.await;
         connections.close();

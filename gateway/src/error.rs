@@ -56,6 +56,9 @@ pub enum GatewayError {
         /// All of them.
         problems: Vec<recast_experiments::Problem>,
     },
+    /// The policy store cannot be opened, or its rules cannot work.
+    #[error("policies: {0}")]
+    Policies(String),
     /// The episode store cannot be opened.
     #[error("episodes: {0}")]
     Episodes(#[from] recast_episodes::EpisodeError),
@@ -74,7 +77,7 @@ impl GatewayError {
             Self::Listen { .. } | Self::StateDir { .. } => ErrorKind::Unavailable,
             Self::NoTenants { .. } => ErrorKind::NotFound,
             Self::Judge(error) => error.kind(),
-            Self::Experiments { .. } => ErrorKind::Invalid,
+            Self::Experiments { .. } | Self::Policies(_) => ErrorKind::Invalid,
             Self::Tenant(error) => error.kind(),
             Self::Keys(error) => error.kind(),
             Self::Rewriter(error) => error.kind(),

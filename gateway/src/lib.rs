@@ -20,6 +20,7 @@ mod leftover;
 mod limits;
 mod parts;
 mod pipeline;
+mod policies;
 mod problem;
 mod recorder;
 mod request_id;

@@ -100,7 +100,6 @@ impl Problem {
     }
 
     /// The status.
-    #[cfg(test)]
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status

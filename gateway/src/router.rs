@@ -11,7 +11,7 @@ use http::StatusCode;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::request_id::envelope;
-use crate::routes::{documents, episodes, experiments, feedback, ops, rag, rl};
+use crate::routes::{documents, episodes, experiments, feedback, ops, policies, rag, rl};
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -27,6 +27,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/experiments/{id}", get(experiments::show).put(experiments::replace).delete(experiments::stop))
         .route("/v1/experiments/{id}/kill", post(experiments::kill))
         .route("/v1/experiments/{id}/report", get(experiments::report))
+        .route("/v1/policies", get(policies::list))
+        .route("/v1/policies/journal", get(policies::journal))
+        .route("/v1/policies/rollback", post(policies::roll_back))
+        .route("/v1/policies/{id}", get(policies::show))
+        .route("/v1/policies/{id}/promote", post(policies::promote))
         .route("/v1/rl/score", post(rl::score))
         .route("/get_reward", post(rl::get_reward))
         .route("/v1/version", get(ops::version))

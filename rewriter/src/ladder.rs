@@ -17,7 +17,7 @@ pub struct Ladder {
     local: RwLock<Option<Arc<dyn Rewriter>>>,
     remote: Option<Arc<dyn Rewriter>>,
     cache: RewriteCache,
-    queue: Semaphore,
+    queue: Arc<Semaphore>,
     places: usize,
 }
 
@@ -70,7 +70,7 @@ impl Ladder {
         places: usize,
     ) -> Self {
         let places = places.clamp(1, Semaphore::MAX_PERMITS);
-        Self { local: RwLock::new(local), remote, cache, queue: Semaphore::new(places), places }
+        Self { local: RwLock::new(local), remote, cache, queue: Arc::new(Semaphore::new(places)), places }
     }
 
     /// The ladder that the settings ask for; loads the local model where they name one.
@@ -90,6 +90,19 @@ impl Ladder {
         };
         let cache = RewriteCache::new(settings.cache_entries, Duration::from_secs(settings.cache_seconds));
         Ok(Self::new(local, remote, cache, settings.queue))
+    }
+
+    /// The same ladder with another local rewriter: one queue, one cache and one service are shared, so that versions
+    /// that serve beside each other do not take twice the places.
+    #[must_use]
+    pub fn beside(&self, local: Arc<dyn Rewriter>) -> Self {
+        Self {
+            local: RwLock::new(Some(local)),
+            remote: self.remote.clone(),
+            cache: self.cache.clone(),
+            queue: Arc::clone(&self.queue),
+            places: self.places,
+        }
     }
 
     /// The local rewriter, where there is one.

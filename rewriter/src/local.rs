@@ -87,6 +87,12 @@ impl LocalRewriter {
         Ok(Self { engine, renderer: source.renderer, policy: source.policy, sampling, stops, tested })
     }
 
+    /// The same rewriter under the name that its policy was published with.
+    #[must_use]
+    pub fn named(self, policy: PolicyId) -> Self {
+        Self { policy, ..self }
+    }
+
     /// What the start-up test showed.
     #[must_use]
     pub fn tested(&self) -> SelfTest {

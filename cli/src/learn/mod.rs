@@ -10,6 +10,8 @@ mod round;
 mod status;
 pub mod supervise;
 
+pub use round::now_ms;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

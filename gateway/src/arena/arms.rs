@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::policies::Policies;
 use recast_config::{RewriterKind, Settings};
+use recast_domain::TenantId;
 use recast_experiments::{Arm, Definition, Kind};
 use recast_rewriter::{Ladder, PassThrough, RemoteRewriter, RewriteCache, RewriteError, Rewriter};
 
@@ -34,7 +36,7 @@ impl ArmRewriter {
 /// The rewriters of all arms. Shadows have clients of their own, with breakers of their own: a service that fails in the
 /// shadow is not left alone by live requests, and the other way round.
 pub struct Arms {
-    configured: Arc<Ladder>,
+    policies: Arc<Policies>,
     kind: RewriterKind,
     live_remote: Option<Arc<Ladder>>,
     live_pass_through: Arc<Ladder>,
@@ -47,7 +49,7 @@ impl Arms {
     ///
     /// # Errors
     /// When a service's address is not usable.
-    pub fn open(settings: &Settings, configured: Arc<Ladder>) -> Result<Self, RewriteError> {
+    pub fn open(settings: &Settings, policies: Arc<Policies>) -> Result<Self, RewriteError> {
         let live = &settings.rewriter.remote;
         let shadow = if settings.shadow.remote.url.is_empty() { live } else { &settings.shadow.remote };
         let client = |remote: &recast_config::RemoteRewriterSettings| {
@@ -60,7 +62,7 @@ impl Arms {
         let ladder = |remote| Arc::new(Ladder::new(None, remote, RewriteCache::new(0, Duration::ZERO), 1));
         let kind = settings.rewriter.kind;
         Ok(Self {
-            configured,
+            policies,
             kind,
             live_remote: client(live)?.map(|remote| ladder(Some(remote))),
             live_pass_through: ladder(None),
@@ -69,25 +71,25 @@ impl Arms {
         })
     }
 
-    /// Who answers a live request for this arm, with what stands in when it fails. Falls back to what is configured.
+    /// Who answers a live request for this arm, with what stands in when it fails; `None` for what is configured, which
+    /// is the policy that serves the asker.
     #[must_use]
-    pub fn live(&self, rewriter: ArmRewriter) -> Arc<Ladder> {
-        let own = match rewriter {
+    pub fn live(&self, rewriter: ArmRewriter) -> Option<Arc<Ladder>> {
+        match rewriter {
             ArmRewriter::Configured => None,
-            ArmRewriter::Remote => self.live_remote.as_ref(),
-            ArmRewriter::PassThrough => Some(&self.live_pass_through),
-        };
-        Arc::clone(own.unwrap_or(&self.configured))
+            ArmRewriter::Remote => self.live_remote.clone(),
+            ArmRewriter::PassThrough => Some(Arc::clone(&self.live_pass_through)),
+        }
     }
 
-    /// Who rewrites for this arm in the shadow, alone; `None` where it is not there now.
+    /// Who rewrites for this arm in the shadow of a tenant's answer, alone; `None` where it is not there now.
     #[must_use]
-    pub fn shadow(&self, rewriter: ArmRewriter) -> Option<Arc<dyn Rewriter>> {
+    pub fn shadow(&self, rewriter: ArmRewriter, tenant: &TenantId) -> Option<Arc<dyn Rewriter>> {
         match rewriter {
             ArmRewriter::PassThrough => Some(Arc::new(PassThrough)),
             ArmRewriter::Remote => self.shadow_remote.clone(),
             // Asked for anew each time: the model may have been replaced.
-            ArmRewriter::Configured => self.configured.local().or_else(|| match self.kind {
+            ArmRewriter::Configured => self.policies.incumbent(tenant).local().or_else(|| match self.kind {
                 RewriterKind::Local => None,
                 RewriterKind::Remote => self.shadow_configured.clone(),
                 RewriterKind::PassThrough => Some(Arc::new(PassThrough)),

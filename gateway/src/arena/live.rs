@@ -90,7 +90,9 @@ impl Part {
         options: RunOptions,
     ) -> Result<Answered, PipelineError> {
         let by = async |arm: &RunningArm, options| {
-            let run = pipeline.with_ladder(Arc::clone(&arm.ladder)).run(tenant, conversation, options).await?;
+            // what is configured is what serves this request: the pipeline's own ladder
+            let own = arm.ladder.as_ref().map(|ladder| pipeline.with_ladder(Arc::clone(ladder)));
+            let run = own.as_ref().unwrap_or(pipeline).run(tenant, conversation, options).await?;
             arm.window.saw_live(&run, &conversation.query);
             Ok::<_, PipelineError>(run)
         };

@@ -27,6 +27,7 @@ use crate::error::GatewayError;
 use crate::keys::now_ms;
 use crate::limits::Limits;
 use crate::parts::Parts;
+use crate::policies::Policies;
 use crate::scoring::Judging;
 use crate::tenants::Tenants;
 
@@ -66,11 +67,11 @@ impl Arena {
     pub async fn open(
         settings: &Settings,
         parts: &Parts,
-        episodes: Arc<EpisodeStore>,
+        (episodes, policies): (Arc<EpisodeStore>, Arc<Policies>),
         limits: Arc<Limits>,
         judging: Arc<Judging>,
     ) -> Result<(Self, JoinHandle<()>), GatewayError> {
-        let arms = Arc::new(Arms::open(settings, Arc::clone(parts.pipeline.ladder()))?);
+        let arms = Arc::new(Arms::open(settings, policies)?);
         let (shadow, worker) =
             Shadow::start(&settings.shadow, &parts.pipeline, Arc::clone(&arms), Arc::clone(&episodes), limits, judging);
         let arena = Self {

@@ -72,7 +72,7 @@ impl Runner {
     }
 
     async fn answer(&self, job: &Job) -> ShadowOutcome {
-        let Some(rewriter) = self.arms.shadow(job.rewriter) else { return failed("rewriter_missing") };
+        let Some(rewriter) = self.arms.shadow(job.rewriter, &job.tenant.id) else { return failed("rewriter_missing") };
         let run = self.pipeline.run_with(&*rewriter, &job.tenant, &job.conversation, job.options.clone()).await;
         match run {
             Ok(run) => ShadowOutcome::Completed { answer: Box::new(answer(run, job)) },

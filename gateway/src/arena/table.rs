@@ -42,7 +42,7 @@ pub struct RunningArm {
     /// Who rewrites for it.
     pub rewriter: ArmRewriter,
     /// The same with stand-ins, for live answers.
-    pub ladder: Arc<Ladder>,
+    pub ladder: Option<Arc<Ladder>>,
     /// Its newest answers.
     pub window: Arc<Window>,
 }

@@ -5,6 +5,7 @@ pub mod episodes;
 pub mod experiments;
 pub mod feedback;
 pub mod ops;
+pub mod policies;
 pub mod rag;
 pub mod rewrite;
 pub mod rl;

@@ -12,7 +12,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::app::App;
-use crate::routes::{documents, episodes, experiments, feedback, rag, rl};
+use crate::routes::{documents, episodes, experiments, feedback, policies, rag, rl};
 use crate::telemetry;
 
 /// The process runs.
@@ -37,10 +37,11 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
     };
     let serving = !app.is_shutting_down();
     let ready = serving && store.ready && rewriter;
-    let status = match (ready, &episodes.problem) {
+    let policies = app.policies.problems();
+    let status = match (ready, episodes.problem.is_some() || !policies.is_empty()) {
         (false, _) => "not_ready",
-        (true, Some(_)) => "degraded",
-        (true, None) => "ready",
+        (true, true) => "degraded",
+        (true, false) => "ready",
     };
     let body = json!({
         "status": status,
@@ -55,6 +56,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
                 "stored": episodes.stored,
                 "failed": episodes.failed,
             },
+            "policies": {"ok": policies.is_empty(), "problems": policies},
             "shadow": {"ok": true, "waiting": app.arena.shadow().waiting(), "ended": *app.arena.shadow().ended().borrow()},
             "tenants": {"ok": true, "count": app.parts.tenants.snapshot().len()},
         },
@@ -80,6 +82,7 @@ pub async fn version(State(app): State<Arc<App>>) -> Json<Value> {
         "name": "recast",
         "version": env!("CARGO_PKG_VERSION"),
         "policy": pipeline.ladder().local().map(|local| local.policy()),
+        "policies": app.policies.serving().into_iter().map(|(scope, policy)| (scope.to_string(), json!(policy))).collect::<serde_json::Map<_, _>>(),
         "embedder": pipeline.retriever().embedder_identity(),
         "reranker": pipeline.retriever().reranker_identity(),
     }))
@@ -91,7 +94,8 @@ pub async fn version(State(app): State<Arc<App>>) -> Json<Value> {
     paths(
         rag::general_rag, documents::put, documents::list, documents::get, documents::delete, episodes::show,
         episodes::list, feedback::post, experiments::list, experiments::create, experiments::show,
-        experiments::replace, experiments::stop, experiments::kill, experiments::report, rl::score, rl::get_reward, livez, readyz, metrics, version
+        experiments::replace, experiments::stop, experiments::kill, experiments::report, rl::score, rl::get_reward, policies::list, policies::show, policies::promote,
+        policies::roll_back, policies::journal, livez, readyz, metrics, version
     ),
     modifiers(&Bearer)
 )]

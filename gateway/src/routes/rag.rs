@@ -23,6 +23,7 @@ use crate::idempotency::{Claim, Repeat};
 use crate::keys::Scope;
 use crate::limits::Allowance;
 use crate::pipeline::{PipelineError, QuerySource, RunOptions};
+use crate::policies::{Answered as Trial, Chosen, is_own};
 use crate::problem::Problem;
 use crate::recorder::{self, Kept};
 use crate::request_id::RequestId;
@@ -126,10 +127,20 @@ impl Task {
         let sampled = part.as_ref().and_then(Part::sample).map(|sample| {
             (sample, (Arc::clone(&profile), conversation.clone(), RunOptions { budget: None, ..options.clone() }))
         });
+        // One version for the whole request, whatever is promoted meanwhile.
+        let session = session(&asker, id);
+        let Chosen { ladder, trial } = app.policies.choose(&profile.id, &session);
+        // A request in an experiment says nothing about a candidate.
+        let trial = trial.filter(|_| !given && part.is_none());
+        let tried = trial.as_ref().map(|_| RunOptions { budget: None, ..options.clone() });
+        let pipeline = app.parts.pipeline.with_ladder(ladder);
         let answered = match &part {
-            None => app.parts.pipeline.run(&profile, &conversation, options).await.map(Answered::plain),
-            Some(part) => part.run(&app.parts.pipeline, &profile, &conversation, options).await,
+            None => pipeline.run(&profile, &conversation, options).await.map(Answered::plain),
+            Some(part) => part.run(&pipeline, &profile, &conversation, options).await,
         };
+        if let Some((scope, _, true)) = &trial {
+            app.policies.trials().note(scope, answered.as_ref().ok().map(|answered| &answered.run.trace));
+        }
         let mut answered = answered.map_err(|error| not_found_out(&error))?;
         let run = &answered.run;
         count(&run.trace.timings, &profile.id, !run.trace.degraded.is_empty());
@@ -161,6 +172,21 @@ impl Task {
         };
 
         let run = &answered.run;
+        if let (Some((scope, candidate, by_candidate)), Some(options)) = (trial, tried)
+            && app.policies.trials().sampled(id)
+        {
+            let scores = || run.trace.hits.iter().map(|hit| f64::from(hit.relevance())).collect();
+            app.policies.trials().offer(|| Trial {
+                scope,
+                candidate,
+                by_candidate,
+                tenant: Arc::clone(&profile),
+                conversation: conversation.clone(),
+                options,
+                session,
+                scores: is_own(&run.trace).then(scores),
+            });
+        }
         let reply = RagReply::new(&conversation, &run.trace, id, stored);
         let body = Bytes::from(serde_json::to_vec(&reply).map_err(|_| Problem::internal())?);
         let headers = headers(id, &run.trace.timings);
@@ -173,6 +199,12 @@ impl Task {
             Some(ticket) => (headers, after_reply::body(body, ticket)).into_response(),
         })
     }
+}
+
+/// What counts as one in the comparison of policies, and stays with one of them: the conversation, else the asker, else
+/// the request.
+fn session(asker: &Asker<'_>, id: EpisodeId) -> String {
+    asker.conversation.or(asker.user).map_or_else(|| id.to_string(), str::to_owned)
 }
 
 /// The caller's own bound, below the server's.

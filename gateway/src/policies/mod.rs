@@ -1,0 +1,314 @@
+//! Policies in service: which version answers whom, and how another takes its place.
+//!
+//! A version is an engine with its adapter merged. The pointer in the policy store says which one serves a tenant (its
+//! own, else everyone's, else the model of the settings); a candidate at the gate serves the share of sessions that the
+//! gate allows. All of it is one snapshot behind one pointer: a request takes it once and stays with it, so a swap
+//! between two of its steps cannot be seen, and an engine ends with its last request.
+
+mod driver;
+mod trial;
+mod version;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use recast_config::{RewriterKind, RewriterSettings, Settings};
+use recast_domain::{PolicyId, TenantId};
+use recast_policies::{BaseModel, Canary, GateRules, PolicyStore, Scope, Stage, serves};
+use recast_rewriter::{Ladder, Rewriter};
+use tokio::sync::Mutex;
+
+pub use driver::drive;
+pub use trial::{Answered, Trials, is_own};
+pub use version::Version;
+
+use crate::error::GatewayError;
+use crate::pipeline::Pipeline;
+
+/// What serves, as one snapshot.
+#[derive(Default)]
+struct Served {
+    active: HashMap<Scope, Arc<Version>>,
+    candidates: HashMap<Scope, Arc<Candidate>>,
+    /// What could not be served, in words.
+    problems: Vec<String>,
+}
+
+/// A version at the gate.
+pub struct Candidate {
+    /// The version.
+    pub version: Arc<Version>,
+    /// What it is compared with; the model of the settings where there is none.
+    pub incumbent: Option<Arc<Version>>,
+    /// Where it stands: in the shadow, serving a share, or promoted and watched.
+    stage: Stage,
+    /// Whom it serves, while it serves a share.
+    canary: Option<Canary>,
+}
+
+impl Candidate {
+    fn answers(&self, tenant: &TenantId, session: &str) -> bool {
+        let shared = self.canary.as_ref().is_some_and(|canary| serves(canary, tenant, session));
+        shared || self.stage == Stage::Watched
+    }
+}
+
+/// The policies of this gateway.
+pub struct Policies {
+    store: Option<PolicyStore>,
+    rules: GateRules,
+    rewriter: RewriterSettings,
+    base: Arc<Ladder>,
+    served: ArcSwap<Served>,
+    loading: Mutex<()>,
+    every: Duration,
+    trials: Trials,
+}
+
+/// The version that a request stays with.
+pub struct Chosen {
+    /// Its ladder.
+    pub ladder: Arc<Ladder>,
+    /// The candidate that is tried on this request's tenant, and whether it is the one that answers.
+    pub trial: Option<(Scope, Arc<Candidate>, bool)>,
+}
+
+impl Policies {
+    /// Opens the store and loads what it says is active. Without a local model there is nothing to adapt.
+    ///
+    /// # Errors
+    /// When the store cannot be opened, or the rules of the gate cannot work. A policy that does not load is no error:
+    /// what served before it does, and it is said.
+    pub async fn open(settings: &Settings, pipeline: &Pipeline) -> Result<Arc<Self>, GatewayError> {
+        let wanted = &settings.policies;
+        let rules: GateRules = serde_json::from_value(wanted.rules.clone())
+            .map_err(|error| GatewayError::Policies(format!("policies.rules: {error}")))?;
+        rules.check().map_err(|error| GatewayError::Policies(format!("policies.rules: {error}")))?;
+        let local = settings.rewriter.kind == RewriterKind::Local && settings.rewriter.model.is_dir();
+        let store = if wanted.enabled && local {
+            let (model, root) = (settings.rewriter.model.clone(), settings.policies_dir());
+            // every byte of the weights is hashed
+            let opened = tokio::task::spawn_blocking(move || PolicyStore::open(&root, BaseModel::read(&model)?)).await;
+            let opened = opened.map_err(|error| GatewayError::Policies(error.to_string()))?;
+            Some(opened.map_err(|error| GatewayError::Policies(error.to_string()))?)
+        } else {
+            None
+        };
+        let policies = Arc::new(Self {
+            store,
+            rules,
+            rewriter: settings.rewriter.clone(),
+            base: Arc::clone(pipeline.ladder()),
+            served: ArcSwap::default(),
+            loading: Mutex::new(()),
+            every: Duration::from_millis(wanted.poll_ms),
+            trials: Trials::new(wanted.queue, wanted.sample_rate),
+        });
+        policies.refresh().await;
+        Ok(policies)
+    }
+
+    /// The store, where there are policies at all.
+    #[must_use]
+    pub fn store(&self) -> Option<&PolicyStore> {
+        self.store.as_ref()
+    }
+
+    /// What the gate goes by.
+    #[must_use]
+    pub fn rules(&self) -> &GateRules {
+        &self.rules
+    }
+
+    /// The answers that candidates are tried on.
+    #[must_use]
+    pub fn trials(&self) -> &Trials {
+        &self.trials
+    }
+
+    /// What could not be served, in words; empty where all is well.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.served.load().problems.clone()
+    }
+
+    /// The version that answers this session. The snapshot is taken once.
+    #[must_use]
+    pub fn choose(&self, tenant: &TenantId, session: &str) -> Chosen {
+        let served = self.served.load();
+        let own = Scope::from(tenant.clone());
+        let scope = [own, Scope::Everyone]
+            .into_iter()
+            .find(|scope| served.active.contains_key(scope) || served.candidates.contains_key(scope));
+        let active = scope.as_ref().and_then(|scope| served.active.get(scope));
+        let active = active.or_else(|| served.active.get(&Scope::Everyone));
+        let incumbent = active.map_or(&self.base, |version| &version.ladder);
+        let candidate = scope.and_then(|scope| served.candidates.get(&scope).map(|one| (scope, Arc::clone(one))));
+        let Some((scope, candidate)) = candidate else { return Chosen { ladder: Arc::clone(incumbent), trial: None } };
+        let answers = candidate.answers(tenant, session);
+        let ladder = if answers { &candidate.version.ladder } else { incumbent };
+        Chosen { ladder: Arc::clone(ladder), trial: Some((scope, Arc::clone(&candidate), answers)) }
+    }
+
+    /// The ladder that serves a tenant when no candidate is tried, for runs beside the live ones.
+    #[must_use]
+    pub fn incumbent(&self, tenant: &TenantId) -> Arc<Ladder> {
+        let served = self.served.load();
+        let active = served.active.get(&Scope::from(tenant.clone())).or_else(|| served.active.get(&Scope::Everyone));
+        active.map_or_else(|| Arc::clone(&self.base), |version| Arc::clone(&version.ladder))
+    }
+
+    /// The engine that a candidate is compared with.
+    #[must_use]
+    pub fn compared(&self, candidate: &Candidate) -> Option<Arc<dyn Rewriter>> {
+        candidate.incumbent.as_ref().map_or_else(|| self.base.local(), |version| Some(Arc::clone(&version.rewriter)))
+    }
+
+    /// What serves each scope, by name.
+    #[must_use]
+    pub fn serving(&self) -> Vec<(Scope, PolicyId)> {
+        let served = self.served.load();
+        let mut all: Vec<(Scope, PolicyId)> =
+            served.active.iter().map(|(scope, version)| (scope.clone(), version.policy.clone())).collect();
+        all.sort();
+        all
+    }
+
+    /// Looks at the store now and then, until it is dropped.
+    pub async fn watch(&self) {
+        loop {
+            tokio::time::sleep(self.every).await;
+            self.refresh().await;
+        }
+    }
+
+    /// Brings what serves in line with the store. Engines are loaded beside the ones that serve; whoever has one keeps
+    /// it to the end of the request.
+    pub async fn refresh(&self) {
+        let Some(store) = &self.store else { return };
+        let _one_at_a_time = self.loading.lock().await;
+        let before = self.served.load_full();
+        let mut next = Served::default();
+        let mut scopes = store.scopes().unwrap_or_default();
+        if !scopes.contains(&Scope::Everyone) {
+            scopes.push(Scope::Everyone);
+        }
+        for scope in scopes {
+            match self.active(store, &scope, &before).await {
+                Ok(Some(version)) => {
+                    next.active.insert(scope.clone(), version);
+                }
+                Ok(None) => {}
+                Err((problem, fallback)) => {
+                    next.active.extend(fallback.map(|version| (scope.clone(), version)));
+                    next.problems.push(problem);
+                }
+            }
+            let active = next.active.get(&scope).cloned();
+            match self.candidate(store, &scope, active, &before).await {
+                Ok(candidate) => next.candidates.extend(candidate.map(|one| (scope, Arc::new(one)))),
+                Err(problem) => next.problems.push(problem),
+            }
+        }
+        for problem in next.problems.iter().filter(|problem| !before.problems.contains(problem)) {
+            metrics::counter!("recast_policy_load_failures_total").increment(1);
+            tracing::error!(problem, "a policy cannot be served; what served before it does");
+        }
+        for (scope, version) in &next.active {
+            if before.active.get(scope).is_none_or(|old| old.identity != version.identity) {
+                metrics::counter!("recast_policy_swaps_total").increment(1);
+                tracing::info!(%scope, policy = %version.policy, "this policy serves from now on");
+            }
+        }
+        self.served.store(Arc::new(next));
+    }
+
+    /// The active version of a scope, loaded anew only where it is another than before. Where it cannot be served, what
+    /// serves in its place comes with the reason.
+    async fn active(
+        &self,
+        store: &PolicyStore,
+        scope: &Scope,
+        before: &Served,
+    ) -> Result<Option<Arc<Version>>, (String, Option<Arc<Version>>)> {
+        let kept = || before.active.get(scope).cloned();
+        let active = store.active(scope).map_err(|error| (format!("{scope}: {error}"), kept()))?;
+        let Some(current) = active.current else { return Ok(None) };
+        if let Some(version) = before.find(scope, &current.identity) {
+            return Ok(Some(version));
+        }
+        let failure = match store.load_active(scope) {
+            Ok(Some(policy)) => match Version::load(&self.rewriter, &self.base, &policy).await {
+                Ok(version) => return Ok(Some(Arc::new(version))),
+                Err(error) => error,
+            },
+            Ok(None) => return Ok(None),
+            Err(error) => error.to_string(),
+        };
+        let problem = format!("{scope}: {} is not served: {failure}", current.policy);
+        if let Some(version) = kept() {
+            return Err((problem, Some(version)));
+        }
+        // after a restart nothing is loaded yet: the one before it, if it is sound
+        let Some(previous) = active.previous else { return Err((problem, None)) };
+        let fallback = match store.load(scope, &previous.policy) {
+            Ok(policy) if policy.identity == previous.identity => {
+                Version::load(&self.rewriter, &self.base, &policy).await.ok().map(Arc::new)
+            }
+            _ => None,
+        };
+        Err((problem, fallback))
+    }
+
+    /// The candidate at a scope's gate, while it is in the shadow, serves a share, or is watched.
+    async fn candidate(
+        &self,
+        store: &PolicyStore,
+        scope: &Scope,
+        active: Option<Arc<Version>>,
+        before: &Served,
+    ) -> Result<Option<Candidate>, String> {
+        let gate = store.gate(scope).map_err(|error| format!("{scope}: {error}"))?;
+        let tried = |stage| matches!(stage, Stage::Shadow | Stage::Canary { .. } | Stage::Watched);
+        let Some(gate) = gate.filter(|gate| tried(gate.stage())) else { return Ok(None) };
+        let (stage, canary) = (gate.stage(), gate.canary());
+        if stage != Stage::Watched {
+            let version = self.version(store, scope, gate.policy(), before).await?;
+            return Ok(Some(Candidate { version, incumbent: active, stage, canary }));
+        }
+        // promoted: it is the active one, and is held against the one before it, which stays loaded
+        let Some(version) = active.filter(|version| &version.policy == gate.policy()) else { return Ok(None) };
+        let previous = store.active(scope).map_err(|error| format!("{scope}: {error}"))?.previous;
+        let incumbent = match previous {
+            Some(previous) => Some(self.version(store, scope, &previous.policy, before).await?),
+            None => None,
+        };
+        Ok(Some(Candidate { version, incumbent, stage, canary }))
+    }
+
+    async fn version(
+        &self,
+        store: &PolicyStore,
+        scope: &Scope,
+        policy: &PolicyId,
+        before: &Served,
+    ) -> Result<Arc<Version>, String> {
+        let failed = |error: String| format!("{scope}: {policy} is not tried: {error}");
+        let policy = store.load(scope, policy).map_err(|error| failed(error.to_string()))?;
+        match before.find(scope, &policy.identity) {
+            Some(version) => Ok(version),
+            None => Ok(Arc::new(Version::load(&self.rewriter, &self.base, &policy).await.map_err(failed)?)),
+        }
+    }
+}
+
+impl Served {
+    /// An engine that is loaded already, in whatever role.
+    fn find(&self, scope: &Scope, identity: &str) -> Option<Arc<Version>> {
+        let candidate = self.candidates.get(scope);
+        let tried = candidate.into_iter().flat_map(|one| [Some(&one.version), one.incumbent.as_ref()]).flatten();
+        self.active.get(scope).into_iter().chain(tried).find(|version| version.identity == identity).cloned()
+    }
+}
