@@ -15,5 +15,6 @@ mod hostile;
 mod isolation;
 mod judge;
 mod learn;
+mod policies;
 mod rag;
 mod support;
