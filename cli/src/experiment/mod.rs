@@ -9,6 +9,7 @@ mod offline;
 mod plan;
 mod report;
 
+pub use arm::nobody;
 pub use labels::{Labelled, table as label_table};
 pub use names::{Fraction, RewriterName};
 pub use report::show;
