@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::World;
 
 /// Dialogues of the tenant alpha: the question leaves the product out, the gold rewrite names it.
-fn dialogues() -> String {
+pub fn dialogues() -> String {
     let products = ["胶原蛋白肽饮", "胶原蛋白肽粉", "益生菌冻干粉", "叶黄素软糖"];
     let aspects = [("禁忌", "能吃吗", "孕妇"), ("用法", "一天几次", "每日一次 温水"), ("价格", "多少钱", "零售价")];
     let mut lines = String::new();

@@ -126,6 +126,17 @@ fn a_calibration_reads_pairs_and_certifies_or_says_why_not() {
     assert!(complaint.contains("pair 2") && complaint.contains("nobody"), "{complaint}");
     assert!(refused(&world, &["judge", "calibrate", "--labels", &labels]).contains("judge.kind is off"));
 
+    // what people said is held against what a search finds, too
+    world.set("TENANTS__DIR", &world.path("tenants").display().to_string());
+    let retrieval = refused(&world, &[&args[..], &["--retrieval"]].concat());
+    assert!(retrieval.contains("dialogues.jsonl"), "{retrieval}");
+    std::fs::write(world.path("tenants/alpha/dialogues.jsonl"), crate::compare::dialogues()).expect("dialogues");
+    let three = format!("{header}{rows}3,alpha,用户: 叶黄素软糖怎么样,怎么吃,叶黄素软糖 用法,怎么吃,a,\n");
+    std::fs::write(&file, three).expect("pairs");
+    let found = good(&world, &[&args[..], &["--retrieval", "--json"]].concat());
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    assert!(found["gain_correlation"].as_f64() > Some(0.5), "{found}");
+
     // The pairs that come with the repository, with the rules.
     world.set("TENANTS__DIR", "data");
     let found = good(&world, &["judge", "calibrate", "--judge", "heuristic", "--json"]);
@@ -159,6 +170,7 @@ async fn rewards_are_explained_and_computed_again() {
             assert!(shown.contains(part), "{part} is not in {shown}");
         }
         assert!(!shown.contains("what is stored differs"), "{shown}");
+        assert!(shown.contains("no rewrite: junk\n") || shown.ends_with("no rewrite: junk\n"), "{shown}");
         for (args, expected) in [
             (["reward", "explain", &id, "--tenant", "beta"], "episode"),
             (["reward", "explain", "x", "--tenant", "alpha"], "UUID"),
@@ -230,7 +242,8 @@ async fn a_restart_pays_for_nothing_twice_and_gives_no_money_back() {
     let server = world.serve();
     let probes = service.calls();
     let again = post(&server, &train[0], "/v1/rl/score", &sample("多少钱")).await;
-    assert_eq!((&again.body, service.calls()), (&first.body, probes), "the same answer, and nobody was asked");
+    assert_eq!(service.calls(), probes, "nobody was asked again");
+    same(&again.body, &first.body);
     let mut asked = 0;
     let spent = loop {
         let reply = post(&server, &train[0], "/v1/rl/score", &sample(&format!("多少钱 {asked}"))).await;
@@ -250,9 +263,19 @@ async fn a_restart_pays_for_nothing_twice_and_gives_no_money_back() {
     assert_eq!((&still.body["reward"], service.calls()), (&Value::Null, probes), "{}", still.body);
     assert!(still.body["reason"].as_str().is_some_and(|reason| reason.starts_with("judge_budget_spent")));
     let known = post(&server, &train[0], "/v1/rl/score", &sample("多少钱")).await;
-    assert_eq!(known.body, first.body, "what is paid for is there all the same");
+    same(&known.body, &first.body);
     let other = post(&server, &train[1], "/v1/rl/score", &sample("多少钱")).await;
     assert_eq!((&other.body["status"], service.calls()), (&json!("scored"), probes + 2), "another tenant's money");
+}
+
+/// The same verdict, and the same reward but for the last digits of a search's scores.
+fn same(one: &Value, other: &Value) {
+    for part in ["judge", "judge_student", "judge_baseline"] {
+        assert_eq!(one["parts"][part], other["parts"][part], "{one} {other}");
+    }
+    let reward = |reply: &Value| reply["reward"].as_f64().expect("a reward");
+    assert!((reward(one) - reward(other)).abs() < 1e-6, "{one} {other}");
+    assert_eq!(one["reason"], other["reason"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

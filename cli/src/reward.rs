@@ -9,8 +9,8 @@ use anyhow::{Context, bail};
 use recast_config::Settings;
 use recast_domain::{EpisodeId, TenantId};
 use recast_episodes::{EpisodeReader, EpisodeStore, RewardRecord, ScanRange, Side};
-use recast_gateway::{StoredReward, rescore};
-use recast_judge::{Reward, RewardWeights, explain};
+use recast_gateway::{SideFacts, StoredReward, rescore};
+use recast_judge::{InvalidRewrite, Judged, Reward, RewardWeights, explain};
 use serde_json::{Value, json};
 
 use crate::args::{RescoreArgs, RewardArgs, RewardCommand};
@@ -69,20 +69,62 @@ fn shown(reader: &EpisodeReader, tenant: &TenantId, id: EpisodeId, weights: &Rew
         let reward = facts.reward(weights);
         lines.push(format!("\n{}: {}", side_name(&row.side), facts.student.text));
         lines.push(format!("against: {}", facts.baseline.text));
-        lines.push(format!("judge {}, searched with {}", facts.judge, facts.retriever_snapshot));
-        for (name, side) in [("this", &facts.student), ("that", &facts.baseline)] {
-            lines.push(format!("{name}: judge {}, hits {}", json!(side.judged), json!(side.retrieved.scores)));
+        // An invalid rewrite is neither judged nor searched with.
+        if !matches!(reward, Reward::Invalid { .. }) {
+            lines.push(format!("judge {}, searched with {}", facts.judge, facts.retriever_snapshot));
+            lines.push(format!("this: {}", side_facts(&facts.student)));
+            lines.push(format!("that: {}", side_facts(&facts.baseline)));
         }
         lines.push(match &reward {
             Reward::Scored(parts) => explain(parts, weights),
-            Reward::Invalid { reason, total } => format!("R = {total}    no rewrite: {}", json!(reason)),
+            Reward::Invalid { reason, total } => format!("R = {total}    no rewrite: {}", word(reason)),
             Reward::Missing { what } => format!("no reward: missing {}", json!(what)),
         });
-        if row.weights_hash == weights.hash() && reward != stored.reward {
+        if row.weights_hash == weights.hash() && !same(&reward, &stored.reward) {
             lines.push(format!("what is stored differs: {}", json!(stored.reward)));
         }
     }
     Ok(lines.join("\n"))
+}
+
+/// What the judge said and what was found, in words.
+fn side_facts(side: &SideFacts) -> String {
+    let judged = match &side.judged {
+        Judged::Scored { overall, orders, .. } => format!("judge {overall} from {}", json!(orders)),
+        Judged::Invalid { reason } => format!("no rewrite: {}", word(reason)),
+        Judged::Missing { fault } => format!("no verdict: {fault}"),
+    };
+    let found = match &side.retrieved.scores {
+        None => "the search failed".to_owned(),
+        Some(scores) if scores.is_empty() => "nothing found".to_owned(),
+        Some(scores) => {
+            let shown: Vec<String> = scores.iter().map(|score| format!("{score:.4}")).collect();
+            format!("hits {}", shown.join(" "))
+        }
+    };
+    format!("{judged}; {found}")
+}
+
+/// The name of a reason, as JSON has it, without its quotes.
+fn word(reason: &InvalidRewrite) -> String {
+    json!(reason).as_str().unwrap_or_default().to_owned()
+}
+
+/// Whether two rewards are the same but for the last digits, which a number may lose on its way through JSON.
+fn same(one: &Reward, other: &Reward) -> bool {
+    let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
+    match (one, other) {
+        (Reward::Scored(one), Reward::Scored(other)) => {
+            let pairs = [
+                (one.judge, other.judge),
+                (one.retrieval, other.retrieval),
+                (one.bonus, other.bonus),
+                (one.total, other.total),
+            ];
+            one.version == other.version && pairs.iter().all(|(a, b)| close(*a, *b))
+        }
+        (one, other) => one == other,
+    }
 }
 
 fn side_name(side: &Side) -> String {

@@ -52,6 +52,9 @@ pub struct Calibration {
     pub judged: usize,
     /// Pairs without.
     pub missing: usize,
+    /// Why these have none, by the fault's label.
+    #[serde(default)]
+    pub missing_because: BTreeMap<String, usize>,
     /// Share of pairs where judge and person say the same.
     pub agreement: Option<f64>,
     /// Its 95 % interval (Wilson).
@@ -77,6 +80,7 @@ pub struct Calibration {
 /// Compares a judge with people. Each pair is judged twice, the second time as a repetition.
 ///
 /// `gains[i]` is by how much the search with pair i's first rewrite is better than with its second, in any unit.
+/// `judged` is called after each pair.
 ///
 /// # Errors
 /// When a pair's tenant is not among `tenants`, or `gains` has another length than `pairs`.
@@ -86,6 +90,7 @@ pub async fn calibrate(
     tenants: &[TenantProfile],
     gains: Option<&[f64]>,
     rules: &CalibrationRules,
+    judged: &(dyn Fn() + Sync),
 ) -> Result<Calibration, JudgeError> {
     if gains.is_some_and(|gains| gains.len() != pairs.len()) {
         return Err(JudgeError::Rows(vec!["there must be one gain a pair".to_owned()]));
@@ -106,6 +111,7 @@ pub async fn calibrate(
         let first = judge.judge_group(&item, std::slice::from_ref(&a), &b).await;
         item.repeat = 1;
         let second = judge.judge_group(&item, std::slice::from_ref(&a), &b).await;
+        judged();
         (first, second)
     });
     let answers: Vec<(GroupVerdict, GroupVerdict)> = iter(asked).buffered(rules.at_once.max(1)).collect().await;
@@ -119,6 +125,15 @@ fn score(judged: &Judged) -> Option<f64> {
         Judged::Invalid { .. } => Some(0.0),
         Judged::Missing { .. } => None,
     }
+}
+
+/// Why a pair has no verdict: the fault of the side that has none.
+fn fault(group: &GroupVerdict) -> &'static str {
+    let missing = group.rewrites.iter().chain([&group.baseline]).find_map(|judged| match judged {
+        Judged::Missing { fault } => Some(fault.label()),
+        Judged::Scored { .. } | Judged::Invalid { .. } => None,
+    });
+    missing.unwrap_or("unknown")
 }
 
 fn sides(group: &GroupVerdict) -> Option<(f64, f64)> {
@@ -135,12 +150,16 @@ fn summary(
     let mut choices: Vec<(&TenantId, Winner, Winner)> = Vec::new();
     let (mut leads, mut led_gains, mut repeats) = (Vec::new(), Vec::new(), Vec::new());
     let (mut compared, mut flipped) = (0_u32, 0_u32);
+    let mut missing_because: BTreeMap<String, usize> = BTreeMap::new();
     for (index, (pair, (first, second))) in pairs.iter().zip(answers).enumerate() {
         for flips in [first.flips, second.flips] {
             compared += flips.compared;
             flipped += flips.flipped;
         }
-        let Some((a, b)) = sides(first) else { continue };
+        let Some((a, b)) = sides(first) else {
+            *missing_because.entry(fault(first).to_owned()).or_default() += 1;
+            continue;
+        };
         let choice = match a - b {
             lead if lead.abs() < rules.tie_margin => Winner::Tie,
             lead if lead > 0.0 => Winner::A,
@@ -170,6 +189,7 @@ fn summary(
         judge: judge.to_owned(),
         judged: all.len(),
         missing: pairs.len() - all.len(),
+        missing_because,
         agreement: (!all.is_empty()).then(|| same as f64 / all.len() as f64),
         agreement_interval: interval.map(|interval| [interval.lower, interval.upper]),
         kappa: kappa(&all),

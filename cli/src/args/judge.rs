@@ -28,6 +28,9 @@ pub struct CalibrateArgs {
     /// Which judge
     #[arg(long, value_enum, default_value = "configured")]
     pub judge: JudgeName,
+    /// Also search with both rewrites of each pair, and hold the judge against what is found
+    #[arg(long)]
+    pub retrieval: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -10,6 +10,7 @@ mod plan;
 mod report;
 mod table;
 
+pub use arm::nobody;
 pub use labels::{Labelled, table as label_table};
 pub use names::{Fraction, RewriterName};
 pub use report::show;

@@ -253,7 +253,10 @@ fn notes(input: &ReportInput, metrics: &[Measured], interleaving: Option<&Interl
         notes.push("no noise floor: the control was not compared with itself (control_rate)".to_owned());
     }
     if let Some(judge) = &input.judge {
-        notes.push(format!("the judge's scores are those of {judge}"));
+        let unscored = input.pairs.iter().filter(|pair| pair.judge.is_none()).count()
+            + input.singles.iter().filter(|one| one.judge.is_none()).count();
+        let all = input.pairs.len() + input.singles.len();
+        notes.push(format!("the judge's scores are those of {judge}; {unscored} of {all} have none"));
     }
     if lost(&input.accounting) > 0.1 {
         let share = 100.0 * lost(&input.accounting);

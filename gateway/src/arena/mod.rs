@@ -6,6 +6,7 @@
 mod arms;
 mod change;
 mod guard;
+mod heard;
 mod known;
 mod live;
 mod report;

@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use recast_domain::{
-    Degradation, Episode, EpisodeHit, FeedbackSignal, Preferred, ShadowKind, ShadowOutcome, TenantId, Timings,
-};
+use recast_domain::{Degradation, Episode, EpisodeHit, FeedbackSignal, ShadowKind, ShadowOutcome, TenantId, Timings};
 use recast_episodes::{EpisodeError, EpisodeReader, LIST_MAX, RunCursor};
 use recast_experiments::report::{
-    Accounting, ArmFacts, ArmFeedback, Credited, HitFacts, Pair, Report, ReportInput, Single, Units, compute,
+    Accounting, ArmFacts, Credited, HitFacts, Pair, Report, ReportInput, Single, Units, compute,
 };
 use recast_experiments::{Definition, Kind, Pick, State, Unit, credit};
 
 use crate::arena::Arena;
+use crate::arena::heard::Heard;
 use crate::arena::known::{KnownQuestions, label_facts, query_type};
 use crate::keys::now_ms;
 use crate::scoring::judge_scores;
@@ -296,44 +295,5 @@ fn facts(rewrite: &str, hits: &[EpisodeHit], degraded: &[Degradation], timings: 
         rewrite_ms: ms(timings.rewrite_us),
         total_ms: ms(timings.total_us),
         labels: None,
-    }
-}
-
-/// What was said about an arm, while it is being added up.
-struct Heard {
-    counts: ArmFeedback,
-    score_sum: f64,
-}
-
-impl Heard {
-    fn of(arm: String) -> Self {
-        Self { counts: ArmFeedback { arm, ..ArmFeedback::default() }, score_sum: 0.0 }
-    }
-
-    fn hear(&mut self, signal: &FeedbackSignal) {
-        let counts = &mut self.counts;
-        match signal {
-            FeedbackSignal::Thumbs { up: true } => counts.up += 1,
-            FeedbackSignal::Thumbs { up: false } => counts.down += 1,
-            FeedbackSignal::Click { .. } => counts.clicks += 1,
-            FeedbackSignal::Comment { .. } => counts.comments += 1,
-            FeedbackSignal::Score { value } => {
-                counts.scores += 1;
-                self.score_sum += value;
-            }
-            FeedbackSignal::Preference { preferred, .. } => match preferred {
-                Preferred::This => counts.preferred += 1,
-                Preferred::Other => counts.not_preferred += 1,
-                Preferred::Neither => {}
-            },
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-    fn arm(mut self) -> ArmFeedback {
-        if self.counts.scores > 0 {
-            self.counts.mean_score = self.score_sum / self.counts.scores as f64;
-        }
-        self.counts
     }
 }

@@ -45,7 +45,6 @@ impl JudgeBooks for StoredBooks {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
 fn words(error: EpisodeError) -> String {
     error.to_string()
 }

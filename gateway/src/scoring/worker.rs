@@ -9,7 +9,9 @@ use std::sync::Arc;
 use recast_config::{Settings, TenantProfile};
 use recast_domain::{Conversation, EpisodeId, ShadowKind, ShadowOutcome};
 use recast_episodes::{EpisodeStore, RewardRecord, Side};
-use recast_judge::{Candidate, Flips, GroupVerdict, Judge, JudgeItem, Judged, REWARD_VERSION, RubricVerdict};
+use recast_judge::{
+    Candidate, Flips, GroupVerdict, Judge, JudgeItem, Judged, REWARD_VERSION, RubricVerdict, is_sampled,
+};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
@@ -74,7 +76,7 @@ impl Judging {
     }
 
     fn place(&self, episode: EpisodeId, job: impl FnOnce() -> Job) {
-        if self.scorer.judge().is_none() || !sampled(episode, self.rate) {
+        if self.scorer.judge().is_none() || !is_sampled(&episode, self.rate) {
             return;
         }
         match self.sender.try_reserve() {
@@ -91,14 +93,6 @@ impl Judging {
             let _ = worker.await;
         }
     }
-}
-
-/// Whether this episode belongs to the share that is judged; the same answer every time.
-fn sampled(episode: EpisodeId, rate: f64) -> bool {
-    let hash = blake3::hash(episode.0.as_bytes());
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(&hash.as_bytes()[..4]);
-    f64::from(u32::from_le_bytes(bytes)) < rate * 4_294_967_296.0
 }
 
 struct Work {
@@ -239,17 +233,4 @@ impl Work {
 
 fn dropped() {
     metrics::counter!("recast_judge_dropped_total", "reason" => "shutdown").increment(1);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_sampled_share_is_the_rate() {
-        let ids: Vec<EpisodeId> = (0..4000_u128).map(|n| EpisodeId(uuid::Uuid::from_u128(n))).collect();
-        let share = |rate: f64| ids.iter().filter(|id| sampled(**id, rate)).count();
-        assert_eq!((share(0.0), share(1.0)), (0, 4000));
-        assert!((1100..1300).contains(&share(0.3)), "{}", share(0.3));
-    }
 }

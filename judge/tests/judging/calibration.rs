@@ -69,7 +69,7 @@ const AGREES: fn(Winner, u32) -> Option<(u8, u8)> = |winner, _| {
 
 async fn calibrated(flips: Flips, answer: fn(Winner, u32) -> Option<(u8, u8)>) -> recast_judge::Calibration {
     let judge = Oracle { pairs: pairs(), flips, answer };
-    calibrate(&judge, &pairs(), &tenants(), None, &CalibrationRules::default()).await.unwrap()
+    calibrate(&judge, &pairs(), &tenants(), None, &CalibrationRules::default(), &|| ()).await.unwrap()
 }
 
 #[test]
@@ -123,20 +123,20 @@ async fn scores_that_do_not_follow_retrieval_are_refused() {
     let gains: Vec<f64> = pairs().iter().map(gain).collect();
     let against: Vec<f64> = gains.iter().map(|gain| -gain).collect();
     let rules = CalibrationRules::default();
-    let with = calibrate(&judge, &pairs(), &tenants(), Some(&gains), &rules).await.unwrap();
+    let with = calibrate(&judge, &pairs(), &tenants(), Some(&gains), &rules, &|| ()).await.unwrap();
     assert!(with.certified && with.gain_correlation.unwrap() > 0.99);
-    let without = calibrate(&judge, &pairs(), &tenants(), Some(&against), &rules).await.unwrap();
+    let without = calibrate(&judge, &pairs(), &tenants(), Some(&against), &rules, &|| ()).await.unwrap();
     assert!(!without.certified && without.reasons[0].contains("retrieval"), "{:?}", without.reasons);
-    let short = calibrate(&judge, &pairs(), &tenants(), Some(&gains[1..]), &rules).await;
+    let short = calibrate(&judge, &pairs(), &tenants(), Some(&gains[1..]), &rules, &|| ()).await;
     assert!(matches!(short, Err(JudgeError::Rows(_))));
-    let nobody = calibrate(&judge, &pairs(), &[], None, &rules).await.unwrap_err();
+    let nobody = calibrate(&judge, &pairs(), &[], None, &rules, &|| ()).await.unwrap_err();
     assert!(nobody.to_string().contains("no tenant fivedoctors"));
 }
 
 #[tokio::test]
 async fn the_judge_of_rules_is_what_its_figures_say() {
     let (judge, pairs, tenants) = (HeuristicJudge::default(), pairs(), tenants());
-    let found = calibrate(&judge, &pairs, &tenants, None, &CalibrationRules::default()).await.unwrap();
+    let found = calibrate(&judge, &pairs, &tenants, None, &CalibrationRules::default(), &|| ()).await.unwrap();
     assert_eq!((found.missing, found.repeat_sd, found.flip_rate), (0, Some(0.0), None));
     // the figures of data/judge/README.md: change both together
     let (agreement, kappa) = (found.agreement.unwrap(), found.kappa.unwrap());
