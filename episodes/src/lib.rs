@@ -18,6 +18,7 @@ mod dataset;
 mod definitions;
 mod doctor;
 mod error;
+pub mod export;
 mod feedback;
 mod ledger;
 mod migrations;
