@@ -29,6 +29,7 @@ mod repair;
 mod scan;
 mod schema;
 mod scores;
+pub mod stats;
 mod store;
 mod write;
 mod writer;

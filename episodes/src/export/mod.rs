@@ -37,5 +37,6 @@ pub use output::Format;
 pub use page::{ExportPage, page};
 pub use row::Row;
 pub use source::{Snapshot, Source};
+pub(crate) use time::date_text;
 pub use time::{parse_time, time_text};
 pub use value::{Column, Kind, Value};
