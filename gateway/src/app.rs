@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::arena::{Arena, guard_loop};
 use crate::auth;
 use crate::error::GatewayError;
+use crate::exports::Exports;
 use crate::idempotency::Idempotency;
 use crate::keys::{Caller, KeyFile, KeyRing, Scope};
 use crate::limits::Limits;
@@ -41,6 +42,7 @@ pub struct App {
     pub(crate) settings: Settings,
     pub(crate) parts: Parts,
     pub(crate) episodes: Arc<EpisodeStore>,
+    pub(crate) exports: Exports,
     pub(crate) arena: Arc<Arena>,
     pub(crate) scoring: Scoring,
     pub(crate) limits: Arc<Limits>,
@@ -108,14 +110,16 @@ impl Gateway {
         let judging = Arc::clone(&scoring.judging);
         let (arena, shadowing) =
             Arena::open(&settings, &parts, Arc::clone(&episodes), Arc::clone(&limits), judging).await?;
+        let phase = watch::channel(Phase::Open).0;
         let app = App {
+            exports: Exports::new(settings.state.dir.join("exports"), phase.subscribe()),
             arena: Arc::new(arena),
             scoring,
             limits,
             idempotency: Idempotency::new(&settings.admission),
             tasks: TaskTracker::new(),
             keys: ArcSwap::from_pointee(ring),
-            phase: watch::channel(Phase::Open).0,
+            phase,
             settings,
             parts,
             episodes,

@@ -123,3 +123,13 @@ pub const COLUMNS: &[Column] = columns! {
 fn answer<'r, 'a>(run: Option<&'r Run<'a>>) -> Option<&'r (super::body::Answer<'a>, super::body::HitList<'a>)> {
     run.and_then(|run| run.answer.as_ref())
 }
+
+/// The table of columns as Markdown, as `docs/EPISODES.md` holds it.
+#[must_use]
+pub fn dictionary() -> String {
+    let mut table = String::from("| column | type | unit | what it says |\n|---|---|---|---|\n");
+    for Column { name, kind, unit, about, .. } in COLUMNS {
+        table.push_str(&format!("| `{name}` | {} | {unit} | {about} |\n", kind.name()));
+    }
+    table
+}

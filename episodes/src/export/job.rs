@@ -13,7 +13,7 @@ use super::columns::COLUMNS;
 use super::error::ExportError;
 use super::filter::ExportFilter;
 use super::manifest::{FileEntry, Manifest, SCHEMA_VERSION, UnreadableRows};
-use super::output::{Format, Pending};
+use super::output::{FileWriter, Format};
 use super::row::Row;
 use super::source::{Drift, Source, Unreadable};
 use super::state::{Folder, Plan, State};
@@ -133,7 +133,7 @@ fn plan(request: &ExportRequest) -> Result<Plan, ExportError> {
 
 /// The file that is being written.
 struct Open {
-    file: Pending,
+    file: FileWriter,
     path: String,
     day: i64,
     rows: u64,
@@ -271,6 +271,6 @@ fn begin(folder: &Folder, state: &State, tenant: &TenantId, row: &Row<'_>) -> Re
     let (format, part, ms) = (state.plan.format, state.part, row.meta.created_ms);
     let date = if format.by_date() { format!("date={}/", date_text(day(row))) } else { String::new() };
     let path = format!("tenant={tenant}/{date}episodes-{part:05}.{}", format.ending());
-    let file = Pending::create(folder.path().join(&path), format)?;
+    let file = FileWriter::create(folder.path().join(&path), format)?;
     Ok(Open { file, path, day: day(row), rows: 0, first_ms: ms, last_ms: ms })
 }

@@ -28,12 +28,12 @@ mod zip;
 #[cfg(test)]
 mod tests;
 
-pub use columns::COLUMNS;
+pub use columns::{COLUMNS, dictionary};
 pub use error::ExportError;
 pub use filter::{ExportFilter, FeedbackWanted};
 pub use job::{ExportRequest, Progress, export};
 pub use manifest::{FileEntry, Manifest, SCHEMA_VERSION};
-pub use output::Format;
+pub use output::{FileWriter, Format};
 pub use page::{ExportPage, page};
 pub use row::Row;
 pub use source::{Snapshot, Source};

@@ -133,7 +133,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// A file on its way: written under a temporary name, renamed once it is whole.
-pub(crate) struct Pending {
+pub struct FileWriter {
     encoder: Box<dyn Encoder>,
     path: PathBuf,
     temporary: PathBuf,
@@ -142,10 +142,12 @@ pub(crate) struct Pending {
 /// The ending of files that are not whole yet.
 pub(crate) const TEMPORARY: &str = "part";
 
-impl Pending {
+impl FileWriter {
+    /// Begins the file at `path`; its folder is made where it is missing.
+    ///
     /// # Errors
     /// When the file cannot be made.
-    pub(crate) fn create(path: PathBuf, format: Format) -> Result<Self, ExportError> {
+    pub fn create(path: PathBuf, format: Format) -> Result<Self, ExportError> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(ExportError::io(folder))?;
         }
@@ -167,17 +169,20 @@ impl Pending {
         }
     }
 
-    /// # Errors
-    /// When the file cannot be written.
-    pub(crate) fn row(&mut self, row: &Row<'_>) -> Result<(), ExportError> {
-        self.encoder.row(row).map_err(|error| self.name(error))
-    }
-
-    /// Returns length, SHA-256 and cut cells.
+    /// Adds a row.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(crate) fn finish(self) -> Result<(u64, String, u64), ExportError> {
+    pub fn row(&mut self, row: &Row<'_>) -> Result<(), ExportError> {
+        self.encoder.row(row).map_err(|error| self.name(error))
+    }
+
+    /// Writes what is left and gives the file its name. Returns its length in bytes, its SHA-256 in hex, and how many
+    /// cells had to be cut.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn finish(self) -> Result<(u64, String, u64), ExportError> {
         let Self { encoder, path, temporary } = self;
         let named = |error| match error {
             ExportError::Io { source, .. } => ExportError::Io { path: temporary.clone(), source },

@@ -109,3 +109,11 @@ pub struct Column {
     pub about: &'static str,
     pub(crate) get: for<'r> fn(&'r Row<'_>) -> Value<'r>,
 }
+
+impl Column {
+    /// The cell of a row.
+    #[must_use]
+    pub fn value<'r>(&self, row: &'r Row<'_>) -> Value<'r> {
+        (self.get)(row)
+    }
+}
