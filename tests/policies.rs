@@ -23,7 +23,8 @@ const RULES: &str = "{ watch_ms = 600000, offline = { min_items = 4, min_session
      canary = { shares = [0.5, 1.0], min_paired = 1000, min_unpaired = 1000, min_ms = 60000, max_ms = 600000 } }";
 
 fn rules() -> GateRules {
-    let table: Value = toml::from_str::<BTreeMap<String, Value>>(&format!("rules = {RULES}")).expect("TOML")["rules"].clone();
+    let table: Value =
+        toml::from_str::<BTreeMap<String, Value>>(&format!("rules = {RULES}")).expect("TOML")["rules"].clone();
     serde_json::from_value(table).expect("rules")
 }
 
@@ -34,13 +35,17 @@ fn model() -> PathBuf {
 fn world() -> World {
     let mut world = World::new();
     world.set("REWRITER__KIND", "local").set("REWRITER__MODEL", &model().display().to_string());
-    world.set("POLICIES__RULES", RULES).set("POLICIES__POLL_MS", "50").set("ADMISSION__TENANT_REQUESTS_PER_SECOND", "100000");
+    world
+        .set("POLICIES__RULES", RULES)
+        .set("POLICIES__POLL_MS", "50")
+        .set("ADMISSION__TENANT_REQUESTS_PER_SECOND", "100000");
     world
 }
 
 /// Writes a PEFT adapter for the shipped rewriter whose change of each weight is of this size.
 fn adapter(dir: &Path, size: f32, alpha: f64, seed: u64) {
-    let config: Value = serde_json::from_slice(&std::fs::read(model().join("config.json")).expect("a config")).expect("JSON");
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(model().join("config.json")).expect("a config")).expect("JSON");
     let number = |name: &str| usize::try_from(config[name].as_u64().expect(name)).expect("a size");
     let (hidden, inner, head) = (number("hidden_size"), number("intermediate_size"), number("head_dim"));
     let (heads, key_heads) = (number("num_attention_heads") * head, number("num_key_value_heads") * head);
@@ -58,7 +63,8 @@ fn adapter(dir: &Path, size: f32, alpha: f64, seed: u64) {
     for layer in 0..number("num_hidden_layers") {
         for (module, rows, columns) in modules {
             for (matrix, shape) in [("lora_A", [RANK, columns]), ("lora_B", [rows, RANK])] {
-                let numbers = (0..shape[0] * shape[1]).flat_map(|_| (rng.random_range(-size..size)).to_le_bytes()).collect();
+                let numbers =
+                    (0..shape[0] * shape[1]).flat_map(|_| (rng.random_range(-size..size)).to_le_bytes()).collect();
                 let name = format!("base_model.model.model.layers.{layer}.{module}.{matrix}.weight");
                 tensors.insert(name, (shape.to_vec(), numbers));
             }
@@ -152,7 +158,8 @@ async fn twenty_promotions_and_roll_backs_under_load_lose_nothing_and_mix_nothin
                 assert_eq!(reply.status, 200, "{:?}", reply.body);
                 assert!(reply.body["degraded"].as_array().expect("a list").is_empty(), "{:?}", reply.body);
                 let policy = reply.body["policy"].as_str().expect("a policy");
-                let said = &expected.get(policy).unwrap_or_else(|| panic!("{policy} never served alone"))[number % QUESTIONS];
+                let said =
+                    &expected.get(policy).unwrap_or_else(|| panic!("{policy} never served alone"))[number % QUESTIONS];
                 assert_eq!(reply.body["data"]["rewritten_query"], said.as_str(), "by {policy}");
             }
             times
@@ -179,7 +186,11 @@ async fn twenty_promotions_and_roll_backs_under_load_lose_nothing_and_mix_nothin
         times.extend(client.await.expect("no client failed"));
     }
     let count = times.len();
-    println!("{count} answers over 20 swaps: p50 {:?}, p99 {:?}", percentile(&mut times, 0.5), percentile(&mut times, 0.99));
+    println!(
+        "{count} answers over 20 swaps: p50 {:?}, p99 {:?}",
+        percentile(&mut times, 0.5),
+        percentile(&mut times, 0.99)
+    );
     assert!(count > 40, "{count} answers are no load");
 }
 
@@ -193,10 +204,8 @@ async fn of_promote_and_roll_back_at_once_one_wins_and_tenants_stay_apart() {
     assert_eq!(promote(&server, &alpha, "one", 0).await.status, 200);
     assert_eq!(promote(&server, &beta, "one", 0).await.status, 404, "another tenant's policy does not exist");
     let expected = json!({"expected_version": 1});
-    let (first, second) = tokio::join!(
-        promote(&server, &alpha, "two", 1),
-        post(&server, &alpha, "/v1/policies/rollback", &expected)
-    );
+    let (first, second) =
+        tokio::join!(promote(&server, &alpha, "two", 1), post(&server, &alpha, "/v1/policies/rollback", &expected));
     let mut statuses = [first.status, second.status];
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 409], "{:?} {:?}", first.body, second.body);
@@ -253,7 +262,8 @@ fn at_the_door(world: &World, name: &str) {
     let policy = name.parse().expect("a name");
     let rules = rules();
     let mut gate = Gate::new(scope.clone(), policy, 1, &rules, 0).expect("a gate");
-    let pairs: Vec<Pair> = (0..200).map(|n| Pair { session: n.to_string(), difference: Some(0.3 + f64::from(n % 7) / 100.0) }).collect();
+    let pairs: Vec<Pair> =
+        (0..200).map(|n| Pair { session: n.to_string(), difference: Some(0.3 + f64::from(n % 7) / 100.0) }).collect();
     let sanity = SanityReport {
         refused: None,
         prompts: 64,

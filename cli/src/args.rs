@@ -230,6 +230,97 @@ pub enum EpisodesCommand {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Write episodes to files, one flat row each; works beside a running gateway
+    Export(ExportArgs),
+    /// Show volumes, degraded share, latency by stage, win rate of pairs and the queries that failed
+    Stats(StatsArgs),
+}
+
+/// Which episodes are wanted.
+#[derive(Debug, Args)]
+pub struct FilterArgs {
+    /// Only this tenant; all tenants without it
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Created at this time or later: 2026-11-21, 2026-11-21T09:00:00+08:00, or Unix milliseconds
+    #[arg(long)]
+    pub from: Option<String>,
+    /// Created before this time
+    #[arg(long)]
+    pub to: Option<String>,
+    /// Only those of this experiment
+    #[arg(long)]
+    pub experiment: Option<String>,
+    /// Only those that this arm answered
+    #[arg(long)]
+    pub arm: Option<String>,
+    /// Only those whose query this policy wrote
+    #[arg(long)]
+    pub policy: Option<String>,
+    /// Only those with this feedback
+    #[arg(long, value_enum)]
+    pub feedback: Option<FeedbackArg>,
+    /// Only those where a stage failed or was late; `--degraded=false` for the others
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub degraded: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FeedbackArg {
+    /// Some feedback
+    Any,
+    /// No feedback
+    None,
+    /// A thumb up
+    Up,
+    /// A thumb down
+    Down,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// Apache Parquet, typed, zstd, in folders by tenant and date
+    Parquet,
+    /// A JSON object a line
+    Jsonl,
+    /// UTF-8 with a byte order mark, safe to open in a spreadsheet
+    Csv,
+    /// Excel workbooks; a sheet holds 1,048,575 rows, more go to further workbooks
+    Xlsx,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The folder to write to: an empty one, or with --resume one that an export was broken off in
+    #[arg(long)]
+    pub out: PathBuf,
+    /// In which form
+    #[arg(long, value_enum, default_value = "parquet")]
+    pub format: FormatArg,
+    /// Rows of a file; without it 250000, in a workbook 50000
+    #[arg(long)]
+    pub rows_per_file: Option<u64>,
+    /// Go on with an export that was broken off; repeat its other options
+    #[arg(long)]
+    pub resume: bool,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Also write a page that stands alone to this file
+    #[arg(long)]
+    pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use recast_episodes::{EpisodeFilter, EpisodeReader};
 use crate::args::{EpisodesArgs, EpisodesCommand};
 use crate::{config, out};
 
-/// `recast episodes list|show`
+/// `recast episodes list|show|export|stats`
 pub fn run(args: &EpisodesArgs) -> anyhow::Result<()> {
     match &args.command {
         EpisodesCommand::List { tenant, limit, degraded, settings } => {
@@ -22,6 +22,8 @@ pub fn run(args: &EpisodesArgs) -> anyhow::Result<()> {
             let episode = reader.get(&tenant.parse::<TenantId>()?, id.parse()?)?;
             out::line(&serde_json::to_string_pretty(&episode)?);
         }
+        EpisodesCommand::Export(args) => return crate::export::run(args),
+        EpisodesCommand::Stats(args) => return crate::export::stats(args),
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod documents;
 mod episodes;
 mod eval;
 mod experiment;
+mod export;
 mod ingest;
 mod judge;
 mod keys;

@@ -103,6 +103,14 @@ impl EpisodeReader {
         }
         Ok(value)
     }
+
+    /// A connection for a long read, and where the store lies.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn fresh(&self) -> Result<(Connection, PathBuf), EpisodeError> {
+        Ok((open_reader(&self.path)?, self.path.clone()))
+    }
 }
 
 /// An episode as it lies in the store.

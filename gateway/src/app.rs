@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::arena::{Arena, guard_loop};
 use crate::auth;
 use crate::error::GatewayError;
+use crate::exports::Exports;
 use crate::idempotency::Idempotency;
 use crate::keys::{Caller, KeyFile, KeyRing, Scope};
 use crate::limits::Limits;
@@ -43,6 +44,7 @@ pub struct App {
     pub(crate) settings: Settings,
     pub(crate) parts: Parts,
     pub(crate) episodes: Arc<EpisodeStore>,
+    pub(crate) exports: Exports,
     pub(crate) arena: Arc<Arena>,
     pub(crate) policies: Arc<Policies>,
     pub(crate) scoring: Scoring,
@@ -112,7 +114,9 @@ impl Gateway {
         let policies = Policies::open(&settings, &parts.pipeline).await?;
         let with = (Arc::clone(&episodes), Arc::clone(&policies));
         let (arena, shadowing) = Arena::open(&settings, &parts, with, Arc::clone(&limits), judging).await?;
+        let phase = watch::channel(Phase::Open).0;
         let app = App {
+            exports: Exports::new(settings.state.dir.join("exports"), phase.subscribe()),
             arena: Arc::new(arena),
             policies,
             scoring,
@@ -120,7 +124,7 @@ impl Gateway {
             idempotency: Idempotency::new(&settings.admission),
             tasks: TaskTracker::new(),
             keys: ArcSwap::from_pointee(ring),
-            phase: watch::channel(Phase::Open).0,
+            phase,
             settings,
             parts,
             episodes,

@@ -13,6 +13,7 @@ mod auth;
 mod body;
 mod dto;
 mod error;
+mod exports;
 mod finishing;
 mod idempotency;
 mod keys;

@@ -11,7 +11,7 @@ use http::StatusCode;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::request_id::envelope;
-use crate::routes::{documents, episodes, experiments, feedback, ops, policies, rag, rl};
+use crate::routes::{documents, episodes, experiments, exports, feedback, ops, policies, rag, rl};
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -22,6 +22,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/kbs/{kb}/documents/{doc_id}", put(documents::put).get(documents::get).delete(documents::delete))
         .route("/v1/episodes", get(episodes::list))
         .route("/v1/episodes/{id}", get(episodes::show))
+        .route("/v1/exports", post(exports::begin))
+        .route("/v1/exports/{id}", get(exports::show).delete(exports::remove))
+        .route("/v1/exports/{id}/files/{*path}", get(exports::file))
         .route("/v1/feedback", post(feedback::post))
         .route("/v1/experiments", get(experiments::list).post(experiments::create))
         .route("/v1/experiments/{id}", get(experiments::show).put(experiments::replace).delete(experiments::stop))

@@ -16,7 +16,7 @@ mod text;
 mod track;
 
 pub use compute::compute;
-pub use html::html;
+pub use html::{Escaped, html, page};
 pub use input::{
     Accounting, ArmFacts, ArmFeedback, Credited, HitFacts, LabelFacts, Looks, Pair, ReportInput, Single, Units,
 };

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 use recast_domain::{ErrorKind, PolicyId};
 use recast_episodes::{EpisodeError, EpisodeFilter, LIST_MAX};
 use serde::Deserialize;
@@ -27,6 +27,7 @@ pub struct Wanted {
     to_ms: Option<i64>,
     degraded: Option<bool>,
     policy: Option<PolicyId>,
+    format: Option<String>,
 }
 
 /// Shows one episode.
@@ -57,16 +58,18 @@ pub async fn show(
         ("to_ms" = Option<i64>, Query, description = "created before this time, Unix milliseconds"),
         ("degraded" = Option<bool>, Query, description = "only those where a stage failed or was late"),
         ("policy" = Option<String>, Query, description = "only those whose query this policy wrote"),
+        ("format" = Option<String>, Query, description = "jsonl: flat rows as JSON lines, oldest first, as docs/EPISODES.md describes them; takes the filters of an export, and `cursor` instead of `after`"),
+        ("cursor" = Option<String>, Query, description = "with format=jsonl: the x-next-cursor of the page before"),
     ),
-    responses((status = 200, description = "a page of episodes, and `next` where there are more"))
+    responses((status = 200, description = "a page of episodes, and `next` where there are more; with format=jsonl lines, and x-next-cursor where there are more"))
 )]
-pub async fn list(
-    State(app): State<Arc<App>>,
-    query: Result<Query<Wanted>, QueryRejection>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub async fn list(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let tenant = app.caller(&headers, Scope::Admin)?.tenant;
+    let query: Result<Query<Wanted>, QueryRejection> = Query::try_from_uri(&uri);
     let Query(wanted) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    if wanted.format.as_deref().is_some_and(|format| format != "json") {
+        return super::exports::rows(&app, tenant, Query::try_from_uri(&uri)).await;
+    }
     let after = wanted.after.filter(|after| !after.is_empty()).map(|after| after.parse()).transpose();
     let limit = wanted.limit.unwrap_or(PAGE).clamp(1, LIST_MAX);
     let filter = EpisodeFilter {

@@ -3,6 +3,7 @@
 pub mod documents;
 pub mod episodes;
 pub mod experiments;
+pub mod exports;
 pub mod feedback;
 pub mod ops;
 pub mod policies;

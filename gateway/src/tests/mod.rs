@@ -3,6 +3,7 @@
 mod admission;
 mod arena;
 mod contract;
+mod exports;
 mod life;
 mod management;
 mod rewrite_service;

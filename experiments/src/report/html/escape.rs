@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Shows a text with what HTML gives a meaning replaced, in content and in quoted attributes.
-pub(super) struct Escaped<'a>(pub &'a str);
+pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
