@@ -17,15 +17,14 @@ use serde_json::{Value, json};
 use crate::support::{PATIENCE, Reply, Server, World, repository};
 
 const RANK: usize = 4;
-/// Small numbers for the gate, as one table of TOML.
-const RULES: &str = "{ watch_ms = 600000, offline = { min_items = 4, min_sessions = 2, resamples = 1000, guardrails = {} }, \
-     shadow = { min_pairs = 2, max_pairs = 1000, max_ms = 600000 }, \
-     canary = { shares = [0.5, 1.0], min_paired = 1000, min_unpaired = 1000, min_ms = 60000, max_ms = 600000 } }";
+/// Small numbers for the gate.
+const RULES: &str = "watch_ms = 600000
+offline = { min_items = 4, min_sessions = 2, resamples = 1000, guardrails = {} }
+shadow = { min_pairs = 2, max_pairs = 1000, max_ms = 600000 }
+canary = { shares = [0.5, 1.0], min_paired = 1000, min_unpaired = 1000, min_ms = 60000, max_ms = 600000 }";
 
 fn rules() -> GateRules {
-    let table: Value =
-        toml::from_str::<BTreeMap<String, Value>>(&format!("rules = {RULES}")).expect("TOML")["rules"].clone();
-    serde_json::from_value(table).expect("rules")
+    toml::from_str(RULES).expect("rules")
 }
 
 fn model() -> PathBuf {

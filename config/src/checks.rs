@@ -152,7 +152,6 @@ pub(crate) fn problems(settings: &Settings) -> Vec<Problem> {
     check(policies.poll_ms >= 10, "policies.poll_ms", "must be at least 10");
     check((0.0..=1.0).contains(&policies.sample_rate), "policies.sample_rate", "must be between 0 and 1");
     check(policies.queue > 0, "policies.queue", "must be at least 1");
-    check(policies.rules.is_object(), "policies.rules", "must be a table");
     learner(&settings.learner, &mut check);
 
     check(settings.experiments.guard_seconds > 0, "experiments.guard_seconds", "must be at least 1");

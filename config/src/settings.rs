@@ -239,7 +239,7 @@ section!(
 );
 section!(
     /// Policies in service; the rules are read by those who run the gate.
-    PolicySettings { enabled: bool, dir: PathBuf, poll_ms: u64, sample_rate: f64, queue: usize, rules: serde_json::Value }
+    PolicySettings { enabled: bool, dir: PathBuf, poll_ms: u64, sample_rate: f64, queue: usize, rules: String }
 );
 section!(
     /// The learner beside the gateway.

@@ -320,6 +320,7 @@ fn episode(number: u64) -> Result<Episode, Box<dyn std::error::Error>> {
             total_us: 120_000 + mixed(number, 6) % 60_000,
         },
         degraded: if number % 29 == 0 { vec![Degradation::RerankTimeout] } else { Vec::new() },
+        redacted: false,
         experiment: (number % 2 == 1).then(|| Assignment {
             experiment: "teacher".to_owned(),
             version: 1,

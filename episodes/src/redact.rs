@@ -265,7 +265,6 @@ mod tests {
                 missed.push((text, clean));
             }
         }
-        println!("{} of 1000 missed", missed.len());
         assert!(missed.len() <= 10, "{missed:?}");
     }
 

@@ -83,7 +83,7 @@ impl Policies {
     /// what served before it does, and it is said.
     pub async fn open(settings: &Settings, pipeline: &Pipeline) -> Result<Arc<Self>, GatewayError> {
         let wanted = &settings.policies;
-        let rules: GateRules = serde_json::from_value(wanted.rules.clone())
+        let rules: GateRules = toml::from_str(&wanted.rules)
             .map_err(|error| GatewayError::Policies(format!("policies.rules: {error}")))?;
         rules.check().map_err(|error| GatewayError::Policies(format!("policies.rules: {error}")))?;
         let local = settings.rewriter.kind == RewriterKind::Local && settings.rewriter.model.is_dir();
