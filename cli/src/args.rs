@@ -70,7 +70,7 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
     /// A shipped profile (demo, production) or a TOML file
-    #[arg(long, default_value = "demo", env = "RECAST_CONFIG")]
+    #[arg(long, default_value = "demo", env = "RECAST_CONFIG", global = true)]
     pub config: String,
 }
 

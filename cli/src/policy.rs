@@ -92,7 +92,9 @@ fn list(store: &PolicyStore, scope: &Scope) -> anyhow::Result<()> {
 
 fn told(scope: &Scope, version: u64, policy: Option<PolicyId>) {
     let policy = policy.map_or_else(|| "the model of the settings".to_owned(), |policy| policy.to_string());
-    out::line(&format!("{scope}: {policy} serves, version {version} of the pointer"));
+    out::line(&format!(
+        "{scope}: the pointer is at {policy}, version {version}; a running gateway follows once it is loaded"
+    ));
 }
 
 fn json(value: &impl Serialize) -> anyhow::Result<()> {

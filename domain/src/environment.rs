@@ -1,7 +1,5 @@
 use std::collections::BTreeMap;
 
-use crate::Hit;
-
 /// A rewrite that a policy in training drew, to be scored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RolloutItem {
@@ -20,15 +18,13 @@ pub struct Scored {
     pub reward: f64,
     /// Its parts by name, such as `judge`, `retrieval` and `format`.
     pub parts: BTreeMap<String, f64>,
-    /// What the rewrite found, best first.
-    pub hits: Vec<Hit>,
     /// Whether the rewrite is one that could be searched for at all.
     pub valid: bool,
     /// Whether it is the user's own query again.
     pub copied: bool,
 }
 
-/// The world as a learner sees it: a rewrite goes in, what it found and earned comes out. Calls may block.
+/// The world as a learner sees it: a rewrite goes in, what it earned comes out. Calls may block.
 pub trait Environment: Send + Sync {
     /// Scores, in the order of the items. `None` is a rewrite that nobody could score now: it teaches nothing, and no
     /// number may stand in for it.

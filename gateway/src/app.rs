@@ -198,6 +198,7 @@ impl Gateway {
         let trials = drive(
             Arc::clone(&app.policies),
             app.parts.pipeline.with_deadlines(patient(&app.settings)),
+            app.scoring.scorer.weights().clone(),
             Arc::clone(&app.limits),
             app.settings.shadow.busy_above,
         );

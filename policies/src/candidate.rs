@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::disk::{self, read_if_there};
 use crate::error::{PolicyError, Result};
-use crate::gate::{Gate, GateRecord, Stage};
+use crate::gate::{Gate, GateRecord, Stage, Verdict};
 use crate::journal::{Cause, Event, Record};
 use crate::scope::Scope;
 use crate::store::PolicyStore;
@@ -29,7 +29,10 @@ impl PolicyStore {
     /// # Errors
     /// A file cannot be written.
     pub fn keep_gate(&self, scope: &Scope, gate: &Gate, record: &GateRecord, at_ms: i64) -> Result<()> {
-        self.record(scope, &Record { at_ms, event: Event::Gate(Box::new(record.clone())) })?;
+        // a hold is no decision: what it rests on lies in the gate itself
+        if record.verdict != Verdict::Hold {
+            self.record(scope, &Record { at_ms, event: Event::Gate(Box::new(record.clone())) })?;
+        }
         let path = self.gate_path(scope);
         let text = serde_json::to_vec(gate)
             .map_err(|error| PolicyError::refused(&path, error.to_string(), "keep only values that JSON has"))?;

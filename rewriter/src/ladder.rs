@@ -181,7 +181,7 @@ impl Ladder {
         };
         let timely = async {
             if limits.use_cache {
-                self.cache.get_or(question, &local.policy(), fresh).await
+                self.cache.get_or(question, &local.version(), fresh).await
             } else {
                 fresh.await.map_err(Arc::new)
             }

@@ -63,6 +63,11 @@ pub trait Rewriter: Send + Sync {
     /// Who rewrites. Two rewriters with the same policy rewrite alike.
     fn policy(&self) -> PolicyId;
 
+    /// What tells its rewrites from those of any other weights, whatever it is called: the key under which they are kept.
+    fn version(&self) -> PolicyId {
+        self.policy()
+    }
+
     /// Hash of what the prompt holds beside the conversation; empty where no prompt is rendered.
     fn prompt_hash(&self, tenant: &TenantProfile) -> String {
         let _ = tenant;

@@ -23,6 +23,7 @@ pub struct LocalRewriter {
     engine: Engine,
     renderer: PromptRenderer,
     policy: PolicyId,
+    version: PolicyId,
     sampling: Sampling,
     stops: Vec<u32>,
     tested: SelfTest,
@@ -84,7 +85,8 @@ impl LocalRewriter {
             tokens_per_second = tested.tokens_per_second,
             "rewriter loaded and tested"
         );
-        Ok(Self { engine, renderer: source.renderer, policy: source.policy, sampling, stops, tested })
+        let (policy, version) = (source.policy.clone(), source.policy);
+        Ok(Self { engine, renderer: source.renderer, policy, version, sampling, stops, tested })
     }
 
     /// The same rewriter under the name that its policy was published with.
@@ -116,6 +118,10 @@ impl LocalRewriter {
 impl Rewriter for LocalRewriter {
     fn policy(&self) -> PolicyId {
         self.policy.clone()
+    }
+
+    fn version(&self) -> PolicyId {
+        self.version.clone()
     }
 
     fn prompt_hash(&self, tenant: &TenantProfile) -> String {

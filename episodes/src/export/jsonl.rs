@@ -1,13 +1,14 @@
 //! JSON lines: every column is a key of every line, so that each line says the same as the others.
 
 use std::io::Write;
+use std::sync::LazyLock;
 
 use super::columns::COLUMNS;
 use super::error::ExportError;
 use super::output::{Encoder, HashedFile};
 use super::row::Row;
 use super::time::push_time;
-use super::value::{Kind, Value};
+use super::value::{Column, Kind, Value};
 
 pub(crate) struct JsonLines {
     file: HashedFile,
@@ -32,17 +33,20 @@ impl Encoder for JsonLines {
     }
 }
 
+/// What stands before each value: `{"episode_id":`, then `,"tenant_id":` and so on.
+static KEYS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let before = |at: usize| if at == 0 { '{' } else { ',' };
+    let key = |(at, column): (usize, &Column)| format!("{}\"{}\":", before(at), column.name).into_bytes();
+    COLUMNS.iter().enumerate().map(key).collect()
+});
+
 /// Appends a row as one line.
 ///
 /// # Errors
 /// Never in practice: only the serializer's type asks for it.
 pub(crate) fn push_line(line: &mut Vec<u8>, row: &Row<'_>) -> Result<(), ExportError> {
-    let mut before: &[u8] = b"{\"";
-    for column in COLUMNS {
-        line.extend_from_slice(before);
-        before = b",\"";
-        line.extend_from_slice(column.name.as_bytes());
-        line.extend_from_slice(b"\":");
+    for (column, key) in COLUMNS.iter().zip(KEYS.iter()) {
+        line.extend_from_slice(key);
         match (column.get)(row) {
             Value::Null => line.extend_from_slice(b"null"),
             Value::Text(json) if column.kind == Kind::Json => push_json(line, json),
@@ -67,7 +71,8 @@ pub(crate) fn push_line(line: &mut Vec<u8>, row: &Row<'_>) -> Result<(), ExportE
 fn push_json(line: &mut Vec<u8>, json: &str) {
     let start = line.len();
     line.extend_from_slice(json.as_bytes());
-    if json.contains(['\n', '\r']) {
+    // searched as bytes, which is many times faster than as characters
+    if json.as_bytes().contains(&b'\n') || json.as_bytes().contains(&b'\r') {
         line[start..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
     }
 }

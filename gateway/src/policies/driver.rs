@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use recast_domain::PolicyId;
 use recast_judge::{RewardWeights, quality};
-use recast_policies::{Gate, Observation, Pair, Pairing, PolicyStore, Scope, Stage, Verdict};
+use recast_policies::{Gate, GateRules, Observation, Pair, Pairing, PolicyError, PolicyStore, Scope, Stage, Verdict};
 use recast_rewriter::PassThrough;
 use tokio::time::Instant;
 
@@ -14,17 +15,24 @@ use super::trial::{Answered, Served};
 use crate::keys::now_ms;
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
+use crate::scoring::whole;
 
 /// Comparisons are told to the gate when so many are there, or after this time.
 const PAIRS: usize = 20;
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Runs comparisons and checks until it is dropped.
-pub async fn drive(policies: Arc<Policies>, pipeline: Pipeline, limits: Arc<Limits>, busy_above: usize) {
+pub async fn drive(
+    policies: Arc<Policies>,
+    pipeline: Pipeline,
+    weights: RewardWeights,
+    limits: Arc<Limits>,
+    busy_above: usize,
+) {
     let Some(store) = policies.store().cloned() else { return };
     let Some(mut answers) = policies.trials().receiver() else { return };
-    let driver = Driver { policies, pipeline, store };
-    let mut pairs: HashMap<Scope, Vec<Pair>> = HashMap::new();
+    let driver = Driver { policies, pipeline, store, weights };
+    let mut pairs: HashMap<(Scope, PolicyId), Vec<Pair>> = HashMap::new();
     let mut checked: HashMap<Scope, Instant> = HashMap::new();
     let mut ticks = tokio::time::interval(WAIT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -33,20 +41,23 @@ pub async fn drive(policies: Arc<Policies>, pipeline: Pipeline, limits: Arc<Limi
             answered = answers.recv() => {
                 let Some(answered) = answered else { return };
                 limits.calm(busy_above).await;
-                let scope = answered.scope.clone();
-                let kept = pairs.entry(scope.clone()).or_default();
+                let of = (answered.scope.clone(), answered.candidate.version.policy.clone());
+                let kept = pairs.entry(of.clone()).or_default();
                 kept.extend(driver.compare(answered).await);
                 if kept.len() >= PAIRS {
                     let kept = std::mem::take(kept);
-                    driver.tell(&scope, Observation::Pairs { pairing: Pairing::SameQuestion, pairs: kept }).await;
+                    driver.tell(&of.0, Some(of.1), Observation::Pairs { pairing: Pairing::SameQuestion, pairs: kept }).await;
                 }
             }
             _ = ticks.tick() => {
-                for (scope, kept) in &mut pairs {
+                for ((scope, policy), kept) in std::mem::take(&mut pairs) {
                     if !kept.is_empty() {
-                        let kept = std::mem::take(kept);
-                        driver.tell(scope, Observation::Pairs { pairing: Pairing::SameQuestion, pairs: kept }).await;
+                        let seen = Observation::Pairs { pairing: Pairing::SameQuestion, pairs: kept };
+                        driver.tell(&scope, Some(policy), seen).await;
                     }
+                }
+                for (scope, what) in driver.policies.faults() {
+                    driver.tell(&scope, None, Observation::Fault { what }).await;
                 }
                 driver.check(&mut checked).await;
             }
@@ -58,6 +69,7 @@ struct Driver {
     policies: Arc<Policies>,
     pipeline: Pipeline,
     store: PolicyStore,
+    weights: RewardWeights,
 }
 
 impl Driver {
@@ -65,10 +77,9 @@ impl Driver {
     /// candidate that failed has the worst there is.
     async fn compare(&self, answered: Answered) -> Option<Pair> {
         let Answered { candidate, by_candidate, tenant, conversation, options, session, scores, .. } = answered;
-        let weights = RewardWeights::default();
         let session = format!("{}/{session}", tenant.id);
         let live = match scores {
-            Some(scores) => quality(&scores, &weights),
+            Some(scores) => quality(&scores, &self.weights),
             None if by_candidate => return Some(Pair { session, difference: None }),
             None => return None,
         };
@@ -80,9 +91,13 @@ impl Driver {
             Some(rewriter) => self.pipeline.run_with(&*rewriter, &tenant, &conversation, options).await,
             None => self.pipeline.run_with(&PassThrough, &tenant, &conversation, options).await,
         };
+        // a search that was not whole says nothing about a rewrite
+        if run.as_ref().is_ok_and(|run| !whole(&run.trace.degraded)) {
+            return None;
+        }
         let found = run.map(|run| {
             let scores: Vec<f64> = run.trace.hits.iter().map(|hit| f64::from(hit.relevance())).collect();
-            quality(&scores, &weights)
+            quality(&scores, &self.weights)
         });
         match (by_candidate, found) {
             (false, found) => Some(Pair { session, difference: found.ok().map(|found| found - live) }),
@@ -91,32 +106,10 @@ impl Driver {
         }
     }
 
-    /// Tells the gate of a scope, keeps what it decided, and does it.
-    async fn tell(&self, scope: &Scope, seen: Observation) {
+    /// Tells the gate of a scope, does what it decided, and keeps it.
+    async fn tell(&self, scope: &Scope, about: Option<PolicyId>, seen: Observation) {
         let (store, rules, of) = (self.store.clone(), self.policies.rules().clone(), scope.clone());
-        let told =
-            tokio::task::spawn_blocking(move || -> Result<Option<(Gate, Verdict)>, recast_policies::PolicyError> {
-                let Some(mut gate) = store.gate(&of)?.filter(|gate| !gate.stage().is_final()) else { return Ok(None) };
-                let at_ms = at_ms();
-                let record = gate.observe(&rules, &seen, at_ms)?;
-                if record.verdict != Verdict::Hold {
-                    tracing::info!(scope = %of, policy = %record.policy, reason = record.reason, "the gate decided");
-                }
-                store.keep_gate(&of, &gate, &record, at_ms)?;
-                // all users have it already: the pointer follows, so that it stays when the gate is gone
-                if record.verdict == Verdict::Advance && gate.stage() == Stage::Watched {
-                    let version = store.active(&of)?.version;
-                    store.promote(&of, gate.policy(), version, &record.reason, at_ms)?;
-                }
-                if record.verdict == Verdict::RollBack && record.before == Stage::Watched {
-                    let active = store.active(&of)?;
-                    // somebody may have put another policy in its place meanwhile
-                    if active.current.is_some_and(|current| &current.policy == gate.policy()) {
-                        store.roll_back(&of, active.version, &record.reason, at_ms)?;
-                    }
-                }
-                Ok(Some((gate, record.verdict)))
-            });
+        let told = tokio::task::spawn_blocking(move || decide(&store, &rules, &of, about.as_ref(), &seen));
         match told.await {
             Ok(Ok(Some((gate, verdict)))) if verdict != Verdict::Hold => {
                 let label = match verdict {
@@ -157,9 +150,49 @@ impl Driver {
                 Stage::Shadow => Observation::Tick,
                 _ => Observation::Check { figures: figures(&self.policies.trials().take(&scope)) },
             };
-            self.tell(&scope, seen).await;
+            self.tell(&scope, None, seen).await;
         }
     }
+}
+
+/// One step of a gate. What was seen of a candidate that is no longer there is dropped. The pointer moves before the gate
+/// is kept: a crash between the two leaves a gate that decides again.
+fn decide(
+    store: &PolicyStore,
+    rules: &GateRules,
+    scope: &Scope,
+    about: Option<&PolicyId>,
+    seen: &Observation,
+) -> Result<Option<(Gate, Verdict)>, PolicyError> {
+    let Some(before) = store.gate(scope)?.filter(|gate| !gate.stage().is_final()) else { return Ok(None) };
+    if about.is_some_and(|policy| policy != before.policy()) {
+        return Ok(None);
+    }
+    let at_ms = at_ms();
+    let mut gate = before.clone();
+    let mut record = gate.observe(rules, seen, at_ms)?;
+    let active = store.active(scope)?;
+    let incumbent = active.current.as_ref().map(|current| &current.policy);
+    let is_active = incumbent == Some(gate.policy());
+    if record.verdict == Verdict::Advance && gate.stage() == Stage::Watched && !is_active {
+        if store.show(scope, gate.policy())?.parent.as_ref() == incumbent {
+            store.promote(scope, gate.policy(), active.version, &record.reason, at_ms)?;
+        } else {
+            // it was better than another policy than the one that it would replace
+            gate = before;
+            let what = "the incumbent was replaced while this candidate was compared with it".to_owned();
+            record = gate.observe(rules, &Observation::Fault { what }, at_ms)?;
+        }
+    }
+    // somebody may have put another policy in its place meanwhile
+    if record.verdict == Verdict::RollBack && record.before == Stage::Watched && is_active {
+        store.roll_back(scope, active.version, &record.reason, at_ms)?;
+    }
+    if record.verdict != Verdict::Hold {
+        tracing::info!(%scope, policy = %record.policy, reason = record.reason, "the gate decided");
+    }
+    store.keep_gate(scope, &gate, &record, at_ms)?;
+    Ok(Some((gate, record.verdict)))
 }
 
 fn at_ms() -> i64 {

@@ -11,12 +11,12 @@ mod version;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use recast_config::{RewriterKind, RewriterSettings, Settings};
 use recast_domain::{PolicyId, TenantId};
-use recast_policies::{BaseModel, Canary, GateRules, PolicyStore, Scope, Stage, serves};
+use recast_policies::{BaseModel, Canary, GateRules, PolicyStore, Scope, Stage, VerifiedPolicy, serves};
 use recast_rewriter::{Ladder, Rewriter};
 use tokio::sync::Mutex;
 
@@ -27,13 +27,22 @@ pub use version::Version;
 use crate::error::GatewayError;
 use crate::pipeline::Pipeline;
 
+/// How long a version that failed to load is left alone.
+const RETRY: Duration = Duration::from_secs(60);
+const REASON_CHARS: usize = 300;
+
+/// Identities of versions that failed to load, when, and why.
+type Failed = HashMap<String, (Instant, String)>;
+
 /// What serves, as one snapshot.
 #[derive(Default)]
 struct Served {
     active: HashMap<Scope, Arc<Version>>,
     candidates: HashMap<Scope, Arc<Candidate>>,
-    /// What could not be served, in words.
-    problems: Vec<String>,
+    /// What could not be served, and why.
+    problems: Vec<(Scope, String)>,
+    /// Gates whose candidate does not load, or does not rewrite the trial, with the reason.
+    faults: Vec<(Scope, String)>,
 }
 
 /// A version at the gate.
@@ -62,7 +71,7 @@ pub struct Policies {
     rewriter: RewriterSettings,
     base: Arc<Ladder>,
     served: ArcSwap<Served>,
-    loading: Mutex<()>,
+    loading: Mutex<Failed>,
     every: Duration,
     trials: Trials,
 }
@@ -102,7 +111,7 @@ impl Policies {
             rewriter: settings.rewriter.clone(),
             base: Arc::clone(pipeline.ladder()),
             served: ArcSwap::default(),
-            loading: Mutex::new(()),
+            loading: Mutex::default(),
             every: Duration::from_millis(wanted.poll_ms),
             trials: Trials::new(wanted.queue, wanted.sample_rate),
         });
@@ -128,10 +137,24 @@ impl Policies {
         &self.trials
     }
 
-    /// What could not be served, in words; empty where all is well.
+    /// How many things could not be served.
     #[must_use]
-    pub fn problems(&self) -> Vec<String> {
-        self.served.load().problems.clone()
+    pub fn problems(&self) -> usize {
+        self.served.load().problems.len()
+    }
+
+    /// What of a scope, or of everyone's, could not be served, and why; empty where all is well.
+    #[must_use]
+    pub fn problems_of(&self, scope: &Scope) -> Vec<String> {
+        let served = self.served.load();
+        let own = served.problems.iter().filter(|(of, _)| of == scope || *of == Scope::Everyone);
+        own.map(|(_, problem)| problem.clone()).collect()
+    }
+
+    /// Gates whose candidate cannot be tried, with the reason: a fault that ends it.
+    #[must_use]
+    pub fn faults(&self) -> Vec<(Scope, String)> {
+        self.served.load().faults.clone()
     }
 
     /// The version that answers this session. The snapshot is taken once.
@@ -188,7 +211,8 @@ impl Policies {
     /// it to the end of the request.
     pub async fn refresh(&self) {
         let Some(store) = &self.store else { return };
-        let _one_at_a_time = self.loading.lock().await;
+        let mut failed = self.loading.lock().await;
+        failed.retain(|_, (then, _)| then.elapsed() < RETRY);
         let before = self.served.load_full();
         let mut next = Served::default();
         let mut scopes = store.scopes().unwrap_or_default();
@@ -196,25 +220,28 @@ impl Policies {
             scopes.push(Scope::Everyone);
         }
         for scope in scopes {
-            match self.active(store, &scope, &before).await {
+            match self.active(store, &scope, &before, &mut failed).await {
                 Ok(Some(version)) => {
                     next.active.insert(scope.clone(), version);
                 }
                 Ok(None) => {}
                 Err((problem, fallback)) => {
                     next.active.extend(fallback.map(|version| (scope.clone(), version)));
-                    next.problems.push(problem);
+                    next.problems.push((scope.clone(), problem));
                 }
             }
             let active = next.active.get(&scope).cloned();
-            match self.candidate(store, &scope, active, &before).await {
+            match self.candidate(store, &scope, active, (&before, &mut failed)).await {
                 Ok(candidate) => next.candidates.extend(candidate.map(|one| (scope, Arc::new(one)))),
-                Err(problem) => next.problems.push(problem),
+                Err(problem) => {
+                    next.faults.push((scope.clone(), problem.clone()));
+                    next.problems.push((scope, problem));
+                }
             }
         }
-        for problem in next.problems.iter().filter(|problem| !before.problems.contains(problem)) {
+        for (scope, problem) in next.problems.iter().filter(|problem| !before.problems.contains(problem)) {
             metrics::counter!("recast_policy_load_failures_total").increment(1);
-            tracing::error!(problem, "a policy cannot be served; what served before it does");
+            tracing::error!(%scope, problem, "a policy cannot be served; what served before it does");
         }
         for (scope, version) in &next.active {
             if before.active.get(scope).is_none_or(|old| old.identity != version.identity) {
@@ -232,6 +259,7 @@ impl Policies {
         store: &PolicyStore,
         scope: &Scope,
         before: &Served,
+        failed: &mut Failed,
     ) -> Result<Option<Arc<Version>>, (String, Option<Arc<Version>>)> {
         let kept = || before.active.get(scope).cloned();
         let active = store.active(scope).map_err(|error| (format!("{scope}: {error}"), kept()))?;
@@ -240,8 +268,8 @@ impl Policies {
             return Ok(Some(version));
         }
         let failure = match store.load_active(scope) {
-            Ok(Some(policy)) => match Version::load(&self.rewriter, &self.base, &policy).await {
-                Ok(version) => return Ok(Some(Arc::new(version))),
+            Ok(Some(policy)) => match self.load(&policy, failed).await {
+                Ok(version) => return Ok(Some(version)),
                 Err(error) => error,
             },
             Ok(None) => return Ok(None),
@@ -254,9 +282,7 @@ impl Policies {
         // after a restart nothing is loaded yet: the one before it, if it is sound
         let Some(previous) = active.previous else { return Err((problem, None)) };
         let fallback = match store.load(scope, &previous.policy) {
-            Ok(policy) if policy.identity == previous.identity => {
-                Version::load(&self.rewriter, &self.base, &policy).await.ok().map(Arc::new)
-            }
+            Ok(policy) if policy.identity == previous.identity => self.load(&policy, failed).await.ok(),
             _ => None,
         };
         Err((problem, fallback))
@@ -268,21 +294,21 @@ impl Policies {
         store: &PolicyStore,
         scope: &Scope,
         active: Option<Arc<Version>>,
-        before: &Served,
+        (before, failed): (&Served, &mut Failed),
     ) -> Result<Option<Candidate>, String> {
         let gate = store.gate(scope).map_err(|error| format!("{scope}: {error}"))?;
         let tried = |stage| matches!(stage, Stage::Shadow | Stage::Canary { .. } | Stage::Watched);
         let Some(gate) = gate.filter(|gate| tried(gate.stage())) else { return Ok(None) };
         let (stage, canary) = (gate.stage(), gate.canary());
         if stage != Stage::Watched {
-            let version = self.version(store, scope, gate.policy(), before).await?;
+            let version = self.version(store, scope, gate.policy(), (before, failed)).await?;
             return Ok(Some(Candidate { version, incumbent: active, stage, canary }));
         }
         // promoted: it is the active one, and is held against the one before it, which stays loaded
         let Some(version) = active.filter(|version| &version.policy == gate.policy()) else { return Ok(None) };
         let previous = store.active(scope).map_err(|error| format!("{scope}: {error}"))?.previous;
         let incumbent = match previous {
-            Some(previous) => Some(self.version(store, scope, &previous.policy, before).await?),
+            Some(previous) => Some(self.version(store, scope, &previous.policy, (before, failed)).await?),
             None => None,
         };
         Ok(Some(Candidate { version, incumbent, stage, canary }))
@@ -293,22 +319,41 @@ impl Policies {
         store: &PolicyStore,
         scope: &Scope,
         policy: &PolicyId,
-        before: &Served,
+        (before, failed): (&Served, &mut Failed),
     ) -> Result<Arc<Version>, String> {
-        let failed = |error: String| format!("{scope}: {policy} is not tried: {error}");
-        let policy = store.load(scope, policy).map_err(|error| failed(error.to_string()))?;
-        match before.find(scope, &policy.identity) {
-            Some(version) => Ok(version),
-            None => Ok(Arc::new(Version::load(&self.rewriter, &self.base, &policy).await.map_err(failed)?)),
+        // a name is used once and a policy never changes: what is loaded under it need not be read and hashed again
+        if let Some(version) = before.all(scope).find(|version| version.policy == *policy) {
+            return Ok(Arc::clone(version));
         }
+        let words = |error: String| format!("{scope}: {policy} is not tried: {error}");
+        let verified = store.load(scope, policy).map_err(|error| words(error.to_string()))?;
+        self.load(&verified, failed).await.map_err(words)
+    }
+
+    /// Loads a version; one that failed is left alone for a while.
+    async fn load(&self, policy: &VerifiedPolicy, failed: &mut Failed) -> Result<Arc<Version>, String> {
+        if let Some((_, why)) = failed.get(&policy.identity) {
+            return Err(why.clone());
+        }
+        let loaded = Version::load(&self.rewriter, &self.base, policy).await;
+        loaded.map(Arc::new).map_err(|why| {
+            // an engine's error may carry a trace of its own inside
+            let why: String = why.lines().next().unwrap_or_default().chars().take(REASON_CHARS).collect();
+            failed.insert(policy.identity.clone(), (Instant::now(), why.clone()));
+            why
+        })
     }
 }
 
 impl Served {
     /// An engine that is loaded already, in whatever role.
     fn find(&self, scope: &Scope, identity: &str) -> Option<Arc<Version>> {
+        self.all(scope).find(|version| version.identity == identity).cloned()
+    }
+
+    fn all(&self, scope: &Scope) -> impl Iterator<Item = &Arc<Version>> {
         let candidate = self.candidates.get(scope);
         let tried = candidate.into_iter().flat_map(|one| [Some(&one.version), one.incumbent.as_ref()]).flatten();
-        self.active.get(scope).into_iter().chain(tried).find(|version| version.identity == identity).cloned()
+        self.active.get(scope).into_iter().chain(tried)
     }
 }

@@ -38,7 +38,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
     let serving = !app.is_shutting_down();
     let ready = serving && store.ready && rewriter;
     let policies = app.policies.problems();
-    let status = match (ready, episodes.problem.is_some() || !policies.is_empty()) {
+    let status = match (ready, episodes.problem.is_some() || policies > 0) {
         (false, _) => "not_ready",
         (true, true) => "degraded",
         (true, false) => "ready",
@@ -56,7 +56,7 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Response {
                 "stored": episodes.stored,
                 "failed": episodes.failed,
             },
-            "policies": {"ok": policies.is_empty(), "problems": policies},
+            "policies": {"ok": policies == 0, "problems": policies},
             "shadow": {"ok": true, "waiting": app.arena.shadow().waiting(), "ended": *app.arena.shadow().ended().borrow()},
             "tenants": {"ok": true, "count": app.parts.tenants.snapshot().len()},
         },

@@ -41,6 +41,7 @@ pub struct Move {
 )]
 pub async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
     let (store, owner) = owned(&app, &headers)?;
+    let of = owner.clone();
     let body = on_disk(move || {
         let active = store.active(&owner)?;
         let everyone = store.active(&Owner::Everyone)?;
@@ -52,7 +53,7 @@ pub async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Res
         }))
     });
     let mut body = body.await?;
-    body["problems"] = json!(app.policies.problems());
+    body["problems"] = json!(app.policies.problems_of(&of));
     Ok(Json(body).into_response())
 }
 
@@ -156,7 +157,12 @@ async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PolicyError> + Send + 'static,
 ) -> Result<T, Problem> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| Problem::from_kind(error.kind(), error.to_string())),
+        Ok(done) => done.map_err(|error| match error {
+            PolicyError::Damaged { .. } | PolicyError::ForeignBase { .. } => {
+                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "policy_unsound", error.to_string())
+            }
+            error => Problem::from_kind(error.kind(), error.to_string()),
+        }),
         Err(_) => Err(Problem::internal()),
     }
 }
@@ -172,7 +178,7 @@ async fn reply(
         Ok(active) => {
             app.policies.refresh().await;
             let mut body = shown(&active);
-            body["problems"] = json!(app.policies.problems());
+            body["problems"] = json!(app.policies.problems_of(owner));
             Ok(Json(body).into_response())
         }
         Err(problem) if problem.status() == StatusCode::CONFLICT => {

@@ -112,5 +112,5 @@ fn of(outcome: &Outcome, copied: bool) -> Option<Scored> {
     ];
     let parts = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
     let valid = outcome.parts.format >= 0.0;
-    Some(Scored { reward, parts, hits: Vec::new(), valid, copied })
+    Some(Scored { reward, parts, valid, copied })
 }

@@ -80,7 +80,9 @@ pub fn retrieved_before(hits: &[EpisodeHit], degraded: &[Degradation]) -> Retrie
     Retrieved { scores: whole(degraded).then(scores), labels: None }
 }
 
-fn whole(degraded: &[Degradation]) -> bool {
+/// Whether both legs and the reranker worked: a search that was not whole scores nothing.
+#[must_use]
+pub fn whole(degraded: &[Degradation]) -> bool {
     !degraded.iter().any(|stage| {
         matches!(
             stage,

@@ -24,7 +24,7 @@ use recast_judge::{Judge, JudgeError, open_judge};
 
 use books::StoredBooks;
 pub use environment::World;
-pub use facts::{RewardFacts, SideFacts, StoredReward};
+pub use facts::{RewardFacts, SideFacts, StoredReward, whole};
 pub use item::{Item, Items, NoItem};
 pub use judging::judge_scores;
 pub use outcome::{Outcome, Parts, Status};

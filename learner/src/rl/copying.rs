@@ -109,7 +109,6 @@ fn likeness(text: &str, example: &Example) -> Scored {
         parts: [("copied_right".to_owned(), f64::from(u8::from(same)))].into(),
         valid: !written.is_empty(),
         copied: false,
-        ..Scored::default()
     }
 }
 

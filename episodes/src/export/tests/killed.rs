@@ -32,8 +32,11 @@ fn export_child() {
     export(&reader, &in_parts(folder, format), |progress| {
         steps += 1;
         std::io::stderr().write_all(format!("{}\n", progress.rows).as_bytes()).unwrap();
-        while steps == 7 {
-            std::thread::park();
+        if steps == 7 {
+            // a park may end by itself; this child ends by a kill
+            loop {
+                std::thread::park();
+            }
         }
         ControlFlow::Continue(())
     })
