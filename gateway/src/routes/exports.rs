@@ -40,8 +40,7 @@ const NEXT: HeaderName = HeaderName::from_static("x-next-cursor");
 #[serde(deny_unknown_fields)]
 pub struct ExportBody {
     /// parquet, jsonl, csv or xlsx.
-    #[schema(value_type = String)]
-    format: Format,
+    format: String,
     /// Created at this time or later, Unix milliseconds.
     from_ms: Option<i64>,
     /// Created before this time, Unix milliseconds.
@@ -82,7 +81,8 @@ pub async fn begin(State(app): State<Arc<App>>, request: Request) -> Result<Resp
     {
         return Err(Problem::field("to_ms", "must be after from_ms"));
     }
-    let format = wanted.format;
+    let format: Format = serde_json::from_value(json!(wanted.format))
+        .map_err(|_| Problem::field("format", "must be parquet, jsonl, csv or xlsx"))?;
     let filter = ExportFilter {
         from_ms: wanted.from_ms,
         to_ms: wanted.to_ms,

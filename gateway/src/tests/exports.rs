@@ -21,7 +21,9 @@ async fn finished(site: &Site, id: &str, key: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_is_made_shown_fetched_and_removed() {
-    let site = World::new().open().await;
+    // an export opens the store by its name: the folder must stay
+    let world = World::new();
+    let site = world.open().await;
     for _ in 0..3 {
         assert_eq!(site.ask(&site.alpha, plain()).await.status, 200);
     }
@@ -54,7 +56,9 @@ async fn an_export_is_made_shown_fetched_and_removed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_makes_no_sense_is_refused_by_name() {
-    let site = World::new().open().await;
+    // an export opens the store by its name: the folder must stay
+    let world = World::new();
+    let site = world.open().await;
     let cases = [
         (json!({"format": "pdf"}), "format"),
         (json!({"format": "csv", "tenant": "beta"}), "tenant"),
@@ -71,15 +75,17 @@ async fn what_makes_no_sense_is_refused_by_name() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_export_a_tenant_and_it_can_be_stopped() {
-    let site = World::new().open().await;
+    // an export opens the store by its name: the folder must stay
+    let world = World::new();
+    let site = world.open().await;
     let alpha = "alpha".parse().unwrap();
     // enough for an export that lasts, written as an import would
     let first = site.ask(&site.alpha, plain()).await;
     let id = first.body["episode_id"].as_str().unwrap().parse().unwrap();
     let one = site.app.episodes.get(&alpha, id).await.unwrap();
-    for _ in 0..3000 {
-        let copy = recast_domain::Episode { id: recast_domain::EpisodeId::now(), ..one.clone() };
-        site.app.episodes.append(copy).await.unwrap();
+    let copy = |_| recast_domain::Episode { id: recast_domain::EpisodeId::now(), ..one.clone() };
+    for stored in futures::future::join_all((0..3000).map(copy).map(|one| site.app.episodes.append(one))).await {
+        stored.unwrap();
     }
     let begin = || site.call("POST", "/v1/exports", &site.alpha_admin, Some(json!({"format": "xlsx"})));
     let begun = begin().await;
@@ -96,7 +102,9 @@ async fn one_export_a_tenant_and_it_can_be_stopped() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_rows_go_on_by_cursor() {
-    let site = World::new().open().await;
+    // an export opens the store by its name: the folder must stay
+    let world = World::new();
+    let site = world.open().await;
     let mut asked = Vec::new();
     for _ in 0..5 {
         let reply = site.ask(&site.alpha, plain()).await;
