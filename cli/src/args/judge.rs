@@ -73,7 +73,7 @@ pub enum RewardCommand {
 /// Other numbers for the formulas.
 #[derive(Debug, Clone, Args)]
 pub struct Weights {
-    /// A TOML file with keys of the section [reward]; what it leaves out is as in the settings
+    /// A TOML file with keys of the section reward; what it leaves out is as in the settings
     #[arg(long)]
     pub weights: Option<PathBuf>,
 }

@@ -20,7 +20,7 @@ pub struct SideFacts {
 pub struct RewardFacts {
     /// Id of the judge; rewards of two judges are not compared.
     pub judge: String,
-    /// What was searched with ([`super::snapshot`]).
+    /// What was searched with, as one hash.
     pub retriever_snapshot: String,
     /// The rewrite that the reward is for.
     pub student: SideFacts,
