@@ -108,7 +108,7 @@ fn encode(store: &Path, folder: &Path, format: Format) -> Outcome {
                 failed = failed.take().or(file.row(row).err());
             }
             // files are cut as an export cuts them
-            if rows % format.rows_per_file() == 0 {
+            if rows.is_multiple_of(format.rows_per_file()) {
                 for file in files.drain(..) {
                     failed = failed.take().or(file.finish().err());
                 }
@@ -233,7 +233,11 @@ fn make(path: &Path, count: u64) -> Outcome {
 }
 
 async fn append(store: &EpisodeStore, one: &Episode, number: u64) -> Result<(), EpisodeError> {
-    if number % 2 == 0 { store.append(one.clone()).await } else { store.append_sampled(one.clone(), shadow(one)).await }
+    if number.is_multiple_of(2) {
+        store.append(one.clone()).await
+    } else {
+        store.append_sampled(one.clone(), shadow(one)).await
+    }
 }
 
 /// A disk that is busy is waited for: what was written twice is there once.
@@ -276,7 +280,7 @@ fn words(number: u64, salt: u64, count: u64) -> String {
 }
 
 fn hits(number: u64, salt: u64) -> Vec<EpisodeHit> {
-    let count = if number % 37 == 0 { 0 } else { 5 };
+    let count = if number.is_multiple_of(37) { 0 } else { 5 };
     (0..count)
         .map(|rank| EpisodeHit {
             id: format!("p{}", mixed(number, salt + rank) % 5000),
@@ -284,7 +288,7 @@ fn hits(number: u64, salt: u64) -> Vec<EpisodeHit> {
             content: words(number, salt + 100 * rank, 14),
             rank: rank as u32 + 1,
             score: 0.9 - 0.1 * rank as f32 - (mixed(number, salt) % 1000) as f32 / 20_000.0,
-            reranker_score: (number % 3 > 0).then_some(0.8 - 0.1 * rank as f32),
+            reranker_score: (!number.is_multiple_of(3)).then_some(0.8 - 0.1 * rank as f32),
             legs: Legs { bm25: Some(LegRank { rank: rank as u32 + 1, score: 11.5 }), dense: None },
             team: None,
         })
@@ -309,7 +313,7 @@ fn episode(number: u64) -> Result<Episode, Box<dyn std::error::Error>> {
     let tenant: TenantId = if number % 10 == 9 { "second" } else { "first" }.parse()?;
     let id = (created_ms as u128) << 80 | 0x7000_8000_0000_0000_0000 | u128::from(number);
     let turn = |at: u64| Turn {
-        role: if at % 2 == 0 { Role::User } else { Role::Assistant },
+        role: if at.is_multiple_of(2) { Role::User } else { Role::Assistant },
         content: words(number, 300 + at, 4),
     };
     Ok(Episode {
@@ -341,7 +345,7 @@ fn episode(number: u64) -> Result<Episode, Box<dyn std::error::Error>> {
             rerank_us: 15_000 + mixed(number, 9) % 9000,
             total_us: 120_000 + mixed(number, 6) % 60_000,
         },
-        degraded: if number % 29 == 0 { vec![Degradation::RerankTimeout] } else { Vec::new() },
+        degraded: if number.is_multiple_of(29) { vec![Degradation::RerankTimeout] } else { Vec::new() },
         experiment: (number % 2 == 1).then(|| Assignment {
             experiment: "teacher".to_owned(),
             version: 1,
@@ -366,7 +370,11 @@ fn shadow(one: &Episode) -> ShadowRun {
         assignment: Assignment { experiment: "teacher".to_owned(), version: 1, arm: "32b".to_owned() },
         kind: ShadowKind::Treatment,
         sampled_ms: one.created_ms,
-        outcome: Some(if number % 41 == 0 { failed } else { ShadowOutcome::Completed { answer: Box::new(answer) } }),
+        outcome: Some(if number.is_multiple_of(41) {
+            failed
+        } else {
+            ShadowOutcome::Completed { answer: Box::new(answer) }
+        }),
     }
 }
 

@@ -74,10 +74,10 @@ impl Stats {
         if self.days.is_empty() {
             return;
         }
-        let _ = write!(
+        let _ = writeln!(
             body,
             "<section><h2>By day</h2><figure>{}<figcaption>Episodes a day (UTC); the darker part at the foot is \
-             degraded.</figcaption></figure></section>\n",
+             degraded.</figcaption></figure></section>",
             chart(&self.days)
         );
     }

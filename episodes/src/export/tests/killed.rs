@@ -32,8 +32,10 @@ fn export_child() {
     export(&reader, &in_parts(folder, format), |progress| {
         steps += 1;
         std::io::stderr().write_all(format!("{}\n", progress.rows).as_bytes()).unwrap();
-        while steps == 7 {
-            std::thread::park();
+        if steps == 7 {
+            loop {
+                std::thread::park();
+            }
         }
         ControlFlow::Continue(())
     })

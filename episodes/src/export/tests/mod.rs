@@ -50,7 +50,7 @@ fn nth(tenant: &str, number: u64) -> Episode {
     one.conversation.query = format!("{text}孕妇能喝吗{number}");
     one.conversation.history = vec![Turn { role: Role::User, content: text.to_owned() }; (number % 3) as usize];
     one.rewrite.text = text.to_owned();
-    one.request.user_id = (number % 2 == 0).then(|| text.to_owned());
+    one.request.user_id = (number.is_multiple_of(2)).then(|| text.to_owned());
     one.timings = Timings { rewrite_us: number, embed_us: 2, search_us: 3, rerank_us: 4, total_us: 1000 + number };
     if number % 5 == 4 {
         one.hits.clear();
@@ -70,7 +70,7 @@ fn writes(tenant: &str, number: u64) -> Vec<Write> {
     let mut one = nth(tenant, number);
     let (like, run) = sampled(tenant, one.created_ms);
     let run = ShadowRun { episode: one.id, ..run };
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         return vec![Write::Episode(encode(&one).unwrap())];
     }
     one.experiment = like.experiment;
@@ -81,7 +81,7 @@ fn writes(tenant: &str, number: u64) -> Vec<Write> {
         let control = ShadowRun { kind: ShadowKind::Control, ..run };
         all.push(Write::EndShadow(Box::new(ledger::encode(&ended(&control, completed())).unwrap())));
         let signals = [
-            FeedbackSignal::Thumbs { up: number % 2 == 0 },
+            FeedbackSignal::Thumbs { up: number.is_multiple_of(2) },
             FeedbackSignal::Score { value: 0.25 },
             FeedbackSignal::Comment { text: "很好, \"谢谢\"\n=1".to_owned() },
             FeedbackSignal::Click { passage: "p1".to_owned() },
