@@ -108,7 +108,7 @@ fn encode(store: &Path, folder: &Path, format: Format) -> Outcome {
                 failed = failed.take().or(file.row(row).err());
             }
             // files are cut as an export cuts them
-            if rows % format.rows_per_file() == 0 {
+            if rows.is_multiple_of(format.rows_per_file()) {
                 for file in files.drain(..) {
                     failed = failed.take().or(file.finish().err());
                 }

@@ -79,9 +79,9 @@ impl Counters {
         let timings = row.body.timings;
         let times = [timings.rewrite_us, timings.embed_us, timings.search_us, timings.rerank_us, timings.total_us];
         for ((_, histogram), micros) in self.stages.iter_mut().zip(times) {
-            // 0 is a stage that did not run; the histogram grows to any number that fits in memory
-            if micros > 0 {
-                histogram.saturating_record(micros);
+            // 0 is a stage that did not run; the histogram grows, and refuses no time that a stage could take
+            if micros > 0 && histogram.record(micros).is_err() {
+                tracing::warn!(micros, "a time is too long to be counted");
             }
         }
         count(&mut self.sources, row.body.rewrite.source.as_str());

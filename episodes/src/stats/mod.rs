@@ -6,6 +6,9 @@ mod gather;
 mod html;
 mod text;
 
+#[cfg(test)]
+mod tests;
+
 use recast_domain::TenantId;
 use serde::Serialize;
 

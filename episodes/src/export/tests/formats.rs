@@ -178,7 +178,7 @@ fn filters_hold_together() {
     count(ExportFilter { experiment: Some("x".to_owned()), to_ms: at(5), ..all() }, &|n| n % 3 != 0 && n < 5);
     count(ExportFilter { feedback: Some(FeedbackWanted::Any), ..all() }, &|n| n % 3 == 2);
     count(ExportFilter { feedback: Some(FeedbackWanted::None), ..all() }, &|n| n % 3 != 2);
-    count(ExportFilter { feedback: Some(FeedbackWanted::Up), ..all() }, &|n| n % 3 == 2 && n % 2 == 0);
+    count(ExportFilter { feedback: Some(FeedbackWanted::Up), ..all() }, &|n| n % 3 == 2 && n.is_multiple_of(2));
     count(ExportFilter { feedback: Some(FeedbackWanted::Down), ..all() }, &|n| n % 3 == 2 && n % 2 == 1);
     let other = ExportFilter { policy: Some("remote".parse().unwrap()), ..all() };
     assert_eq!(page(&reader, &tenant, &other, None, 10).unwrap().rows, 0);
