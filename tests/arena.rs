@@ -195,6 +195,25 @@ async fn the_books_balance_over_kills_restarts_and_every_fault() {
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
+/// Runs that found no place are written a moment after their episodes: a kill in that moment must not lose them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_takes_no_refused_run_from_the_books() {
+    let (url, _) = rewrite_service(|_| Act::Hang).await;
+    let world = shadowed(&url);
+    let key = world.key("alpha", "serve");
+    let server = world.serve();
+    load(&server, &key, 120).await;
+    server.kill();
+    let written = sum(&accounts(&world, "alpha"), |one| one.sampled);
+    let episodes = all_episodes(&world).len() as u64;
+    assert!(written < episodes, "the kill came between episodes and runs, or this test shows nothing: {written}");
+    let server = world.serve();
+    let books = accounts(&world, "alpha");
+    assert!(books.iter().all(Accounting::adds_up), "{books:?}");
+    assert_eq!((sum(&books, |one| one.sampled), sum(&books, |one| one.pending)), (episodes, 0), "{books:?}");
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_kill_switch_works_under_load_and_survives_a_restart() {
     let (url, _) = rewrite_service(|_| Act::Hang).await;
@@ -222,11 +241,12 @@ async fn the_kill_switch_works_under_load_and_survives_a_restart() {
     let id = after.body["episode_id"].as_str().expect("an id").to_owned();
     let episode = server.get(&client, &admin, &format!("/v1/episodes/{id}")).await;
     assert!(episode.body.get("experiment").is_none(), "{:?}", episode.body);
-    let sampled = sum(&accounts(&world, "alpha"), |one| one.sampled);
+    let sampled = counter(&server, "recast_shadow_sampled_total").await;
     assert!((40..400).contains(&sampled), "{sampled} of 400 were sampled before the kill");
     server.kill();
     let again = world.serve();
     let shown = again.get(&client, &admin, "/v1/experiments/mine").await;
     assert_eq!((&shown.body["state"], &shown.body["version"]), (&json!("killed"), &json!(2)));
-    assert_eq!(sum(&accounts(&world, "alpha"), |one| one.pending), 0);
+    let books = accounts(&world, "alpha");
+    assert_eq!((sum(&books, |one| one.sampled), sum(&books, |one| one.pending)), (sampled, 0), "{books:?}");
 }

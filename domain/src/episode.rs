@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Assignment, Conversation, Degradation, EpisodeId, Hit, KbName, Legs, Rewrite, TenantId, Timings};
+use crate::{
+    Assignment, Conversation, Degradation, EpisodeId, Hit, KbName, Legs, RefusedRun, Rewrite, TenantId, Timings,
+};
 
 /// What the caller asked for, apart from the conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,4 +88,7 @@ pub struct Episode {
     /// The experiment it took part in, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Assignment>,
+    /// The shadow run that this request was sampled for and that found no place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedRun>,
 }

@@ -23,6 +23,15 @@ pub enum ShadowKind {
     Control,
 }
 
+/// A sampled request whose run found no place and is dropped; the run's own record may follow a moment later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRun {
+    /// The arm that would have run.
+    pub arm: String,
+    /// Why it would have.
+    pub kind: ShadowKind,
+}
+
 /// What the other arm did with a request that had already been answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShadowAnswer {

@@ -20,7 +20,7 @@ pub use environment::{Environment, RolloutItem, Scored};
 pub use episode::{Episode, EpisodeHit, RequestFacts};
 pub use error::ErrorKind;
 pub use experiment::{
-    Assignment, Feedback, FeedbackSignal, Preferred, ShadowAnswer, ShadowKind, ShadowOutcome, ShadowRun,
+    Assignment, Feedback, FeedbackSignal, Preferred, RefusedRun, ShadowAnswer, ShadowKind, ShadowOutcome, ShadowRun,
 };
 pub use ids::{EpisodeId, IdError, KbName, PolicyId, TenantId};
 pub use passage::{Hit, LegRank, Legs, Metadata, Passage};

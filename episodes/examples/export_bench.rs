@@ -347,6 +347,7 @@ fn episode(number: u64) -> Result<Episode, Box<dyn std::error::Error>> {
         },
         degraded: if number.is_multiple_of(29) { vec![Degradation::RerankTimeout] } else { Vec::new() },
         redacted: false,
+        refused: None,
         experiment: (number % 2 == 1).then(|| Assignment {
             experiment: "teacher".to_owned(),
             version: 1,

@@ -56,6 +56,7 @@ pub(crate) fn episode(tenant: &str, created_ms: i64) -> Episode {
         degraded: Vec::new(),
         redacted: false,
         experiment: None,
+        refused: None,
     }
 }
 

@@ -59,6 +59,7 @@ pub fn episode(id: EpisodeId, tenant: TenantId, kept: &Kept<'_>, request: Reques
         timings: trace.timings,
         degraded: trace.degraded.clone(),
         experiment: None,
+        refused: None,
     }
 }
 

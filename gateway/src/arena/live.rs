@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use recast_config::TenantProfile;
-use recast_domain::{Assignment, Conversation, Episode, EpisodeId, Hit, ShadowKind, ShadowRun};
+use recast_domain::{Assignment, Conversation, Episode, EpisodeId, Hit, RefusedRun, ShadowKind, ShadowRun};
 use recast_episodes::{EpisodeError, EpisodeStore};
 
-use crate::arena::shadow::{Job, Place, Shadow, count_ended, count_sampled, dropped};
+use crate::arena::refused::queue_full;
+use crate::arena::shadow::{Job, Place, Shadow, count_ended, count_sampled};
 use crate::arena::table::{Running, RunningArm};
 use crate::pipeline::{Pipeline, PipelineError, Run, RunOptions};
 
@@ -129,26 +130,37 @@ impl Part {
         &self,
         shadow: &Shadow,
         store: &EpisodeStore,
-        episode: Episode,
+        mut episode: Episode,
         sample: Sample,
         request: (Arc<TenantProfile>, Conversation, RunOptions),
     ) -> (Result<(), EpisodeError>, Option<Ticket>) {
         let arm = &self.running.arms[sample.arm];
         let place = shadow.place();
+        let refused = if place.is_none() { shadow.refused_place() } else { None };
         let run = ShadowRun {
             episode: episode.id,
             tenant: episode.tenant.clone(),
             assignment: self.running.assignment(&arm.name),
             kind: sample.kind,
             sampled_ms: episode.created_ms,
-            outcome: place.is_none().then(|| dropped("queue_full")),
+            outcome: place.is_none().then(queue_full),
         };
-        let stored = store.append_sampled(episode, run.clone()).await;
+        let stored = match &refused {
+            Some(_) => {
+                episode.refused = Some(RefusedRun { arm: arm.name.clone(), kind: sample.kind });
+                store.append(episode).await
+            }
+            None => store.append_sampled(episode, run.clone()).await,
+        };
         // One that was not acknowledged may be stored all the same: its run must end.
         if !matches!(stored, Ok(()) | Err(EpisodeError::Slow { .. })) {
             return (stored, None);
         }
         count_sampled(&run);
+        if let Some(refused) = refused {
+            refused.send(run);
+            return (stored, None);
+        }
         let Some(place) = place else {
             count_ended(&run);
             return (stored, None);

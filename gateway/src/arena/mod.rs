@@ -9,6 +9,7 @@ mod guard;
 mod heard;
 mod known;
 mod live;
+mod refused;
 mod report;
 mod runner;
 mod shadow;
@@ -86,6 +87,7 @@ impl Arena {
             folder: settings.tenants.dir.clone(),
         };
         arena.load().await?;
+        refused::settle_refused(&arena.episodes, arena.table().tenants()).await?;
         arena.configure(&settings.experiments.define).await?;
         Ok((arena, worker))
     }

@@ -5,6 +5,7 @@
 //! it, whatever happens; what a killed process leaves open, the next one ends as dropped.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use recast_config::{DeadlineSettings, ShadowSettings, TenantProfile};
 use recast_domain::{Conversation, ShadowKind, ShadowOutcome, ShadowRun};
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::arena::arms::{ArmRewriter, Arms};
 use crate::arena::guard::Window;
+use crate::arena::refused::{REFUSED_MOST, RefusedPlace, write_refused};
 use crate::arena::runner::Runner;
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, RunOptions};
@@ -46,6 +48,7 @@ pub type Place = mpsc::OwnedPermit<Job>;
 /// The queue, and the worker behind it.
 pub struct Shadow {
     sender: Sender<Job>,
+    refused: Sender<ShadowRun>,
     closing: CancellationToken,
     ended: watch::Receiver<u64>,
 }
@@ -61,6 +64,7 @@ impl Shadow {
         judging: Arc<Judging>,
     ) -> (Self, JoinHandle<()>) {
         let (sender, jobs) = channel(settings.queue);
+        let (refused, refusals) = channel(REFUSED_MOST);
         let closing = CancellationToken::new();
         let (count, ended) = watch::channel(0);
         let deadline = settings.deadline_ms;
@@ -77,19 +81,28 @@ impl Shadow {
             episodes,
             limits,
             judging,
-            deadline: std::time::Duration::from_millis(deadline),
+            deadline: Duration::from_millis(deadline),
             busy_above: settings.busy_above,
             closing: closing.clone(),
             ended: count,
         });
-        let worker = tokio::spawn(work(runner, jobs, settings.concurrency));
-        (Self { sender, closing, ended }, worker)
+        let concurrency = settings.concurrency;
+        let worker = tokio::spawn(async move {
+            tokio::join!(work(Arc::clone(&runner), jobs, concurrency), write_refused(runner, refusals));
+        });
+        (Self { sender, refused, closing, ended }, worker)
     }
 
     /// A place for one job, or `None` when the queue is full or closed.
     #[must_use]
     pub fn place(&self) -> Option<Place> {
         self.sender.clone().try_reserve_owned().ok()
+    }
+
+    /// A place for a run that was refused, or `None` when so many wait that it had better be written at once.
+    #[must_use]
+    pub fn refused_place(&self) -> Option<RefusedPlace> {
+        self.refused.clone().try_reserve_owned().ok()
     }
 
     /// Jobs that wait.

@@ -1,6 +1,6 @@
 //! The experiments in force, ready for look-up by tenant; a snapshot that never changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use recast_domain::{Assignment, EpisodeId, ShadowKind, TenantId};
@@ -173,12 +173,19 @@ impl Table {
 
     /// Everything that may run, each once.
     pub fn all_running(&self) -> impl Iterator<Item = &Arc<Running>> {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         self.by_tenant.values().flatten().filter(move |running| seen.insert(running.definition.id.as_str()))
     }
 
     fn running(&self, id: &str) -> Option<&Arc<Running>> {
         self.by_tenant.values().flatten().find(|running| running.definition.id == id)
+    }
+
+    /// Whose traffic any experiment is or was about.
+    #[must_use]
+    pub fn tenants(&self) -> BTreeSet<TenantId> {
+        let named = self.all.values().flat_map(|entry| &entry.definition.tenants);
+        named.filter_map(|tenant| tenant.parse().ok()).collect()
     }
 
     /// Whether nothing may run.

@@ -130,6 +130,7 @@ mod tests {
             degraded: Vec::new(),
             redacted: false,
             experiment: None,
+            refused: None,
         }
     }
 

@@ -130,6 +130,7 @@ async fn a_hung_shadow_holds_nobody_up_and_everything_adds_up() {
         let reply = site.ask(&site.alpha, plain()).await;
         assert_eq!((reply.status, &reply.body["degraded"]), (StatusCode::OK, &json!([])));
     }
+    site.ended(30 - 4 - 3).await;
     let before = site.accounts("alpha").await.remove(0);
     assert!(before.adds_up());
     assert!(before.dropped["queue_full"] >= 30 - 4 - 3, "{before:?}");
