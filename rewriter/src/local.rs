@@ -11,8 +11,8 @@ use crate::engine::{Engine, Job};
 use crate::load::EngineSettings;
 use crate::validate::checked_rewrite;
 use crate::{
-    MemoryNeed, ModelSource, Result, RewriteError, RewriteRequest, Rewriter, SelfTest, available_bytes, prompt_hash,
-    self_test,
+    MemoryNeed, ModelFiles, ModelSource, Result, RewriteError, RewriteRequest, Rewriter, SelfTest, available_bytes,
+    prompt_hash, self_test,
 };
 
 /// Sequences at once on a GPU, where the self-test finds that they do not disturb each other.
@@ -21,6 +21,7 @@ const GPU_SEQUENCES: usize = 8;
 /// Rewrites with a model in this process.
 pub struct LocalRewriter {
     engine: Engine,
+    files: ModelFiles,
     renderer: PromptRenderer,
     policy: PolicyId,
     version: PolicyId,
@@ -86,7 +87,7 @@ impl LocalRewriter {
             "rewriter loaded and tested"
         );
         let (policy, version) = (source.policy.clone(), source.policy);
-        Ok(Self { engine, renderer: source.renderer, policy, version, sampling, stops, tested })
+        Ok(Self { engine, files: source.files, renderer: source.renderer, policy, version, sampling, stops, tested })
     }
 
     /// The same rewriter under the name that its policy was published with.
@@ -105,6 +106,11 @@ impl LocalRewriter {
     #[must_use]
     pub fn renderer(&self) -> &PromptRenderer {
         &self.renderer
+    }
+
+    /// The files that it was loaded from.
+    pub(crate) fn files(&self) -> &ModelFiles {
+        &self.files
     }
 
     /// The engine, for completions that are not rewrites (parity checks).
@@ -151,7 +157,7 @@ impl Rewriter for LocalRewriter {
 }
 
 /// A prompt for the self-test.
-fn trial(renderer: &PromptRenderer, query: &str) -> Result<Vec<u32>> {
+pub(crate) fn trial(renderer: &PromptRenderer, query: &str) -> Result<Vec<u32>> {
     let conversation = Conversation { query: query.to_owned(), ..Conversation::default() };
     let input = PromptInput { tenant: "test", system_prompt: "改写", conversation: &conversation };
     Ok(renderer.render(&input)?.ids)

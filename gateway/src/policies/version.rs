@@ -6,7 +6,7 @@ use std::time::Duration;
 use recast_config::{RewriterSettings, TenantProfile};
 use recast_domain::{Conversation, PolicyId, Role, TenantId, Turn};
 use recast_policies::VerifiedPolicy;
-use recast_rewriter::{Ladder, LocalRewriter, RewriteRequest, Rewriter};
+use recast_rewriter::{Ladder, LocalRewriter, PARITY_NATS, RewriteRequest, Rewriter};
 use tokio::time::Instant;
 
 /// How long a trial rewrite may take.
@@ -31,14 +31,24 @@ pub struct Version {
 }
 
 impl Version {
-    /// Loads an engine beside the one that serves, and tries it.
+    /// Loads an engine beside the one that serves, and tries it: the learner's network must agree with it about its own
+    /// completions, where that can be found out, and it must rewrite a few questions.
     ///
     /// # Errors
-    /// In words, when it does not load, or does not rewrite the questions of the trial.
+    /// In words, when it does not load, or fails the trial.
     pub async fn load(settings: &RewriterSettings, base: &Ladder, policy: &VerifiedPolicy) -> Result<Self, String> {
         let settings = RewriterSettings { adapter: policy.dir.clone(), ..settings.clone() };
         let name = policy.manifest.policy.clone();
         let rewriter = LocalRewriter::load(&settings).await.map_err(|error| error.to_string())?.named(name.clone());
+        match rewriter.parity(&settings).await.map_err(|error| error.to_string())? {
+            // what it says of its own rewrites is what the next round of learning starts from
+            Some(nats) if nats > PARITY_NATS => {
+                return Err(format!(
+                    "its log-probabilities are {nats:e} nats from the learner's, allowed are {PARITY_NATS:e}"
+                ));
+            }
+            nats => tracing::info!(policy = %name, nats, "serving and learner agree about this policy"),
+        }
         let rewriter: Arc<dyn Rewriter> = Arc::new(rewriter);
         for (query, before) in TRIALS {
             let request = trial(query, before).ok_or("the trial has no tenant")?;

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant as Clock};
 
 use recast_config::{Device, Quantization, RemoteRewriterSettings, RewriterKind, RewriterSettings};
 use recast_domain::{ErrorKind, RewriteSource};
-use recast_rewriter::{Ladder, LocalRewriter, RewriteError, RewriteLimits, Rewriter};
+use recast_rewriter::{Ladder, LocalRewriter, PARITY_NATS, RewriteError, RewriteLimits, Rewriter};
 use tokio::time::Instant;
 
 use crate::models::{parrot, write_gguf};
@@ -139,4 +139,23 @@ async fn a_folder_with_a_gguf_file_rewrites() {
     std::fs::copy(quantised.join("Parrot-F32.gguf"), quantised.join("second.gguf")).unwrap();
     let error = LocalRewriter::load(&settings(&quantised)).await.err().expect("must be refused");
     assert!(error.to_string().contains("2 .gguf files"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn serving_and_learning_agree_about_the_shipped_policies() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let plain = settings(&models.join("rewriter"));
+    let student = RewriterSettings { adapter: models.join("student"), ..plain.clone() };
+    for (name, settings) in [("rewriter", &plain), ("student", &student)] {
+        let rewriter = LocalRewriter::load(settings).await.unwrap();
+        let nats = rewriter.parity(settings).await.unwrap().expect("small and unquantised");
+        eprintln!("{name}: {nats:e} nats");
+        assert!(nats <= PARITY_NATS, "{name}: {nats:e}");
+        let other = if name == "student" { &plain } else { &student };
+        let foreign = rewriter.parity(other).await.unwrap().unwrap();
+        assert!(foreign > 100.0 * PARITY_NATS, "another policy's network must not agree: {foreign:e}");
+    }
+    let quantised = RewriterSettings { quantization: Quantization::Q8_0, ..plain };
+    let rewriter = LocalRewriter::load(&quantised).await.unwrap();
+    assert_eq!(rewriter.parity(&quantised).await.unwrap(), None);
 }
