@@ -6,15 +6,21 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use crate::support::judge::{JudgeService, Mood};
 use crate::support::{PATIENCE, Server, TENANTS, World, repository};
 
 /// A gateway with the shipped rewriter and a judge, asked a few dozen questions.
 async fn asked(steps: &str) -> (World, Server, String) {
     let mut world = World::new();
+    world.set("JUDGE__KIND", "heuristic").set("LEARNER__EVERY", "1");
+    asked_in(world, steps).await
+}
+
+async fn asked_in(mut world: World, steps: &str) -> (World, Server, String) {
     let model = repository().join("models/rewriter");
     world.set("REWRITER__KIND", "local").set("REWRITER__MODEL", &model.display().to_string());
-    world.set("JUDGE__KIND", "heuristic").set("LEARNER__MIN_QUESTIONS", "20").set("LEARNER__STEPS", steps);
-    world.set("LEARNER__EVERY", "1").set("LEARNER__QUESTIONS", "2").set("LEARNER__GROUP", "4");
+    world.set("LEARNER__MIN_QUESTIONS", "20").set("LEARNER__STEPS", steps);
+    world.set("LEARNER__QUESTIONS", "2").set("LEARNER__GROUP", "4");
     let keys: Vec<String> = TENANTS.iter().map(|tenant| format!("{tenant}={}", world.key(tenant, "train"))).collect();
     let asker = world.key("alpha", "serve");
     let server = world.serve();
@@ -49,10 +55,10 @@ fn rounds(world: &World) -> Vec<PathBuf> {
 }
 
 /// Waits for `done`, while the learner lives.
-async fn until(child: &mut Child, done: impl Fn() -> bool) {
+async fn until(world: &World, child: &mut Child, done: impl Fn() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < PATIENCE, "nothing happened");
+        assert!(start.elapsed() < PATIENCE, "nothing happened: {}", status(world));
         if let Some(status) = child.try_wait().expect("the learner can be waited for") {
             panic!("the learner ended: {status}");
         }
@@ -96,12 +102,12 @@ async fn a_killed_round_goes_on_and_the_switch_ends_it() {
     let start = || learn(&world, &keys, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     let step = || status(&world)["step"].as_u64().unwrap_or(0);
     let mut first = start();
-    until(&mut first, || step() >= 3).await;
+    until(&world, &mut first, || step() >= 3).await;
     first.kill().expect("it can be killed");
     first.wait().expect("it ends");
     let before = step();
     let mut second = start();
-    until(&mut second, || step() > before).await;
+    until(&world, &mut second, || step() > before).await;
     assert_eq!(rounds(&world).len(), 1, "the round goes on");
     let table = std::fs::read_to_string(rounds(&world)[0].join("steps.csv")).expect("a table");
     let numbers: Vec<&str> = table.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
@@ -115,6 +121,36 @@ async fn a_killed_round_goes_on_and_the_switch_ends_it() {
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--on"), "{refused:?}");
     assert!(learn(&world, &keys, &["--on"]).status().expect("it runs").success());
+    drop(server);
+}
+
+/// The judge goes away in the middle of a round and comes back: the round pauses with the reason, changes nothing by
+/// what it cannot know, and goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_judge_that_goes_away_pauses_the_round_and_its_return_ends_the_pause() {
+    let service = JudgeService::start().await;
+    let mut world = World::new();
+    world.set("JUDGE__KIND", "openai").set("JUDGE__PROVIDER", "local").set("JUDGE__MODEL", "double");
+    world.set("JUDGE__URL", &service.url).set("JUDGE__CANARY_RATE", "0.0").set("JUDGE__SAMPLE_RATE", "0.0");
+    world.set("JUDGE__RPM", "1000000").set("JUDGE__TPM", "1000000000").set("JUDGE__IN_FLIGHT", "32");
+    // what is not scored soon is unscored
+    world.set("JUDGE__GROUP_MS", "1000").set("SCORING__TIMEOUT_MS", "2000").set("LEARNER__PATIENCE_SECONDS", "4");
+    world.set("LEARNER__REST_SECONDS", "1").set("LEARNER__EVERY", "1000");
+    let (world, server, keys) = asked_in(world, "100000").await;
+    let step = || status(&world)["step"].as_u64().unwrap_or(0);
+    let mut learner = learn(&world, &keys, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    until(&world, &mut learner, || step() >= 1).await;
+    service.be(Mood::Fails(503, json!({"error": {"message": "overloaded"}})));
+    until(&world, &mut learner, || status(&world)["state"] == "waiting").await;
+    let reason = status(&world)["reason"].as_str().expect("a reason").to_owned();
+    assert!(reason.contains("unscored"), "{reason}");
+    let table = |world: &World| std::fs::read_to_string(rounds(world)[0].join("steps.csv")).expect("a table");
+    let paused = table(&world).lines().count();
+    service.be(Mood::Scores);
+    until(&world, &mut learner, || table(&world).lines().count() > paused + 1).await;
+    assert_eq!(rounds(&world).len(), 1, "the same round");
+    learner.kill().expect("it can be killed");
+    learner.wait().expect("it ends");
     drop(server);
 }
 

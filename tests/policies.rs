@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -253,6 +254,62 @@ async fn what_is_not_sound_is_refused_and_what_served_goes_on() {
     assert_eq!(server.ask(&client, &admin, &question(1)).await.body["policy"], "one");
 }
 
+/// Kills the gateway, and a publishing command beside it, at some moment of a promotion: whatever serves afterwards is one
+/// of the two, whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_killed_while_it_swaps_serves_one_good_version_afterwards() {
+    let mut world = world();
+    world.set("REWRITER__CACHE_ENTRIES", "0");
+    let (key, admin) = (world.key("alpha", "serve"), world.key("alpha", "admin"));
+    publish(&world, "alpha", "one", 0.05);
+    publish(&world, "alpha", "two", 0.07);
+    adapter(&world.path("more"), 0.05, 8.0, 3);
+    let mut expected = HashMap::new();
+    let mut server = world.serve();
+    let mut version = 0;
+    for name in ["one", "two"] {
+        assert_eq!(promote(&server, &admin, name, version).await.status, 200);
+        version += 1;
+        expected.insert(name.to_owned(), rewrites(&server, &key).await);
+    }
+    let (mut serving, mut moved) = ("two".to_owned(), 0);
+    for (round, after_ms) in [0, 1, 3, 8, 20, 60].into_iter().enumerate() {
+        let name = format!("more-{round}");
+        let dir = world.path("more").display().to_string();
+        let mut publishing = world.command(&["policy", "publish", &dir, "--name", &name, "--tenant", "alpha"]);
+        let mut publishing = publishing.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        let next = if serving == "one" { "two" } else { "one" };
+        let (url, body) = (format!("{}/v1/policies/{next}/promote", server.url), json!({"expected_version": version}));
+        let asked = tokio::spawn(reqwest::Client::new().post(url).bearer_auth(&admin).json(&body).send());
+        // how far it comes is left to chance on purpose: every moment must do
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(after_ms) {
+            tokio::task::yield_now().await;
+        }
+        publishing.kill().expect("it can be killed");
+        publishing.wait().expect("it ends");
+        server.kill();
+        let _ = asked.await.expect("the client does not panic");
+
+        server = world.serve();
+        let client = reqwest::Client::new();
+        let listed = server.get(&client, &admin, "/v1/policies").await;
+        let active = listed.body["active"]["policy"].as_str().expect("a policy").to_owned();
+        assert!(active == serving || active == next, "{active} came from nowhere: {:?}", listed.body);
+        assert_eq!(listed.body["problems"], json!([]), "{}", server.log());
+        assert_eq!(rewrites(&server, &key).await, expected[&active], "{active} does not write as it did");
+        let now = listed.body["active"]["version"].as_u64().expect("a version");
+        assert_eq!(now, version + u64::from(active != serving));
+        moved += u64::from(active != serving);
+        (serving, version) = (active, now);
+        // what was published is there as a whole or not at all
+        let shown = world.run(&["policy", "show", &name, "--tenant", "alpha"]);
+        let said = String::from_utf8_lossy(&shown.stderr).into_owned();
+        assert!(shown.status.success() || said.contains(&name), "{said}");
+    }
+    println!("{moved} of 6 promotions were in force when the gateway was killed");
+}
+
 /// A candidate that stands before its first users, brought there by made-up reports.
 fn at_the_door(world: &World, name: &str) {
     let base = BaseModel::read(&model()).expect("a base");
@@ -325,6 +382,8 @@ async fn rolled_back(size: f32) -> usize {
     }
     let text = world.run(&["policy", "journal", "--tenant", "alpha"]).stdout;
     let text = String::from_utf8_lossy(&text);
-    assert!(text.contains("served worse") || text.contains("is not tried"), "{text}");
+    // on a busy machine its own deadline may be what it misses first
+    let reasons = ["served worse", "is not tried", "checks failed"];
+    assert!(reasons.iter().any(|reason| text.contains(reason)), "{text}");
     by_candidate
 }

@@ -26,6 +26,9 @@ use crate::{config, out};
 /// The environment variable with the keys of the scope train: `tenant=key`, separated by commas.
 pub const KEYS: &str = "RECAST_LEARNER_KEYS";
 
+/// How long a round that could not be scored is left alone, at most: the judge may be back before the next round is due.
+const PAUSE: Duration = Duration::from_secs(60);
+
 /// `recast learn`
 pub fn run(args: &LearnArgs) -> anyhow::Result<()> {
     let settings = config::effective(&args.settings)?.settings;
@@ -52,6 +55,7 @@ pub fn run(args: &LearnArgs) -> anyhow::Result<()> {
     let world = round::World { keys: keys()?, url: gateway(&settings)? };
     out::error(&format!("learning on {cores} cores, scored by {}", world.url));
     loop {
+        let mut time = Duration::from_secs(settings.learner.rest_seconds);
         match round::run(&settings, &world, &switch)? {
             round::Ended::TooFew { found } => {
                 let wanted = settings.learner.min_questions;
@@ -61,11 +65,15 @@ pub fn run(args: &LearnArgs) -> anyhow::Result<()> {
             }
             round::Ended::Off => bail!("the learner was switched off"),
             round::Ended::Done(summary) => out::line(&summary),
+            round::Ended::Paused(summary) => {
+                out::line(&summary);
+                time = time.min(PAUSE);
+            }
         }
         if args.once {
             return Ok(());
         }
-        if !rest(Duration::from_secs(settings.learner.rest_seconds), &switch) {
+        if !rest(time, &switch) {
             bail!("the learner was switched off");
         }
     }

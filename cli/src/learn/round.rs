@@ -49,6 +49,8 @@ pub enum Ended {
     Off,
     /// It went to its end, or a monitor ended it; in words.
     Done(String),
+    /// Broken off because too little could be scored, with the reason; it goes on later.
+    Paused(String),
 }
 
 /// What a round began with; it goes on with the same.
@@ -110,7 +112,7 @@ pub fn run(settings: &Settings, world: &World, switch: &Switch) -> anyhow::Resul
     if !report.finished && report.alarms.last().is_some_and(|alarm| alarm.contains(": unscored: ")) {
         let reason = report.alarms.last().cloned().unwrap_or_default();
         status::write(&settings.learner_dir(), &Status::waiting(&reason))?;
-        return Ok(Ended::Done(format!("{}: paused: {reason}", dir.display())));
+        return Ok(Ended::Paused(format!("{}: paused: {reason}", dir.display())));
     }
     let candidate = candidate::Offer {
         store: &store,
