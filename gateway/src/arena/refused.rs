@@ -17,8 +17,8 @@ use crate::arena::shadow::dropped;
 
 /// Refused runs that may wait to be written; beyond them, each is written with its episode.
 pub const REFUSED_MOST: usize = 1024;
-/// How long refused runs gather.
-const GATHER: Duration = Duration::from_millis(250);
+/// How long refused runs gather: each writing costs a commit.
+const GATHER: Duration = Duration::from_secs(1);
 /// How far behind the newest episode a run may lack its row: far more than a gathering and a slow commit take.
 const BEHIND_MS: i64 = 60_000;
 
