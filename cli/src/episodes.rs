@@ -1,5 +1,5 @@
 use recast_domain::{Episode, TenantId};
-use recast_episodes::{EpisodeFilter, EpisodeReader};
+use recast_episodes::{EpisodeFilter, EpisodeReader, Place};
 
 use crate::args::{EpisodesArgs, EpisodesCommand};
 use crate::{config, out};
@@ -8,7 +8,7 @@ use crate::{config, out};
 pub fn run(args: &EpisodesArgs) -> anyhow::Result<()> {
     match &args.command {
         EpisodesCommand::List { tenant, limit, degraded, settings } => {
-            let reader = EpisodeReader::open(&config::effective(settings)?.settings.episodes_file())?;
+            let reader = EpisodeReader::open(Place::of(&config::effective(settings)?.settings)?)?;
             let filter = EpisodeFilter {
                 degraded_only: *degraded,
                 ..EpisodeFilter::newest(tenant.parse::<TenantId>()?, *limit)
@@ -18,7 +18,7 @@ pub fn run(args: &EpisodesArgs) -> anyhow::Result<()> {
             }
         }
         EpisodesCommand::Show { id, tenant, settings } => {
-            let reader = EpisodeReader::open(&config::effective(settings)?.settings.episodes_file())?;
+            let reader = EpisodeReader::open(Place::of(&config::effective(settings)?.settings)?)?;
             let episode = reader.get(&tenant.parse::<TenantId>()?, id.parse()?)?;
             out::line(&serde_json::to_string_pretty(&episode)?);
         }

@@ -9,7 +9,7 @@ use recast_domain::TenantId;
 use recast_episodes::export::{
     ExportFilter, ExportRequest, FeedbackWanted, Format, Progress, Source, export, parse_time,
 };
-use recast_episodes::{EpisodeReader, stats::gather};
+use recast_episodes::{EpisodeReader, Place, stats::gather};
 
 use crate::args::{ExportArgs, FeedbackArg, FilterArgs, FormatArg, StatsArgs};
 use crate::{config, out};
@@ -19,7 +19,7 @@ const BAR_HZ: u8 = 5;
 
 /// `recast episodes export`
 pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
-    let reader = EpisodeReader::open(&config::effective(&args.settings)?.settings.episodes_file())?;
+    let reader = EpisodeReader::open(Place::of(&config::effective(&args.settings)?.settings)?)?;
     let request = ExportRequest {
         tenants: tenants(&reader, &args.filter)?,
         filter: filter(&args.filter)?,
@@ -73,7 +73,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
 
 /// `recast episodes stats`
 pub fn stats(args: &StatsArgs) -> anyhow::Result<()> {
-    let reader = EpisodeReader::open(&config::effective(&args.settings)?.settings.episodes_file())?;
+    let reader = EpisodeReader::open(Place::of(&config::effective(&args.settings)?.settings)?)?;
     let stats = gather(&reader, &tenants(&reader, &args.filter)?, &filter(&args.filter)?)?;
     if let Some(file) = &args.html {
         std::fs::write(file, stats.html()).with_context(|| format!("--html {}", file.display()))?;

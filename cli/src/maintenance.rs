@@ -1,12 +1,16 @@
 use anyhow::bail;
+use recast_episodes::Place;
 
 use crate::args::{BackupArgs, DoctorArgs, RestoreArgs};
 use crate::{config, out};
 
+const DUMP: &str = "with PostgreSQL use pg_dump --format=custom";
+const RESTORE: &str = "with PostgreSQL stop the gateways and use pg_restore";
+
 /// `recast backup`
 pub fn backup(args: &BackupArgs) -> anyhow::Result<()> {
     let settings = config::effective(&args.settings)?.settings;
-    let report = recast_episodes::backup(&settings.episodes_file(), &args.file)?;
+    let report = recast_episodes::backup(Place::of(&settings)?.file("recast backup", DUMP)?, &args.file)?;
     out::error(&format!(
         "{} episodes, {} bytes, verified. Knowledge bases are rebuilt from their documents by `recast ingest`; keys.json is \
          copied like any file.",
@@ -18,7 +22,8 @@ pub fn backup(args: &BackupArgs) -> anyhow::Result<()> {
 /// `recast restore`
 pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     let settings = config::effective(&args.settings)?.settings;
-    let report = recast_episodes::restore(&args.file, &settings.episodes_file(), args.force)?;
+    let report =
+        recast_episodes::restore(&args.file, Place::of(&settings)?.file("recast restore", RESTORE)?, args.force)?;
     out::error(&format!("{} episodes, {} bytes are back", report.episodes, report.bytes));
     Ok(())
 }
@@ -26,8 +31,8 @@ pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
 /// `recast doctor`
 pub fn doctor(args: &DoctorArgs) -> anyhow::Result<()> {
     let settings = config::effective(&args.settings)?.settings;
-    let report = recast_episodes::doctor(&settings.episodes_file(), &settings.episodes);
-    out::line(&format!("store\t{}", report.path.display()));
+    let report = recast_episodes::doctor(Place::of(&settings)?, &settings.episodes);
+    out::line(&format!("store\t{}", report.place));
     out::line(&format!("schema\t{}", report.schema_version.map_or("-".to_owned(), |version| version.to_string())));
     out::line(&format!("episodes\t{}", report.episodes));
     out::line(&format!("bytes\t{} (and {} in the write-ahead log)", report.bytes, report.wal_bytes));

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use recast_config::Settings;
 use recast_domain::{EpisodeId, TenantId};
-use recast_episodes::{EpisodeReader, EpisodeStore, RewardRecord, ScanRange, Side};
+use recast_episodes::{EpisodeReader, EpisodeStore, Place, RewardRecord, ScanRange, Side};
 use recast_gateway::{SideFacts, StoredReward, rescore};
 use recast_judge::{InvalidRewrite, Judged, Reward, RewardWeights, explain};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ pub fn run(args: &RewardArgs) -> anyhow::Result<()> {
         RewardCommand::Explain { episode, tenant, weights, settings } => {
             let settings = config::effective(settings)?.settings;
             let weights = read_weights(&settings, weights.weights.as_deref())?;
-            let reader = EpisodeReader::open(&settings.episodes_file())?;
+            let reader = EpisodeReader::open(Place::of(&settings)?)?;
             let (tenant, id) = (tenant.parse()?, episode.parse().context("the episode's id is no UUID")?);
             out::line(&shown(&reader, &tenant, id, &weights)?);
             Ok(())
@@ -153,7 +153,7 @@ fn again(args: &RescoreArgs) -> anyhow::Result<()> {
     let store = if args.store { Some(Keeper::open(&settings)?) } else { None };
     let mut kept = Vec::new();
     let start = Instant::now();
-    let reader = EpisodeReader::open(&settings.episodes_file())?;
+    let reader = EpisodeReader::open(Place::of(&settings)?)?;
     let done = rescore(&reader, &tenant, range, &weights, |record, stored| -> anyhow::Result<()> {
         writeln!(sink, "{}", line(&record, stored))?;
         if let Some(store) = &store {
@@ -217,7 +217,7 @@ struct Keeper {
 impl Keeper {
     fn open(settings: &Settings) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let store = EpisodeStore::open(&settings.episodes_file(), &settings.episodes)?;
+        let store = EpisodeStore::open(Place::of(settings)?, &settings.episodes)?;
         Ok(Self { runtime, store })
     }
 

@@ -15,7 +15,8 @@ pub const PROFILES: [(&str, &str); 2] =
     [("demo", include_str!("../profiles/demo.toml")), ("production", include_str!("../profiles/production.toml"))];
 
 const ENV_PREFIX: &str = "RECAST__";
-const SECRETS: [&str; 6] = [
+const SECRETS: [&str; 7] = [
+    "episodes.url",
     "rewriter.remote.api_key",
     "retrieval.qdrant.api_key",
     "embedder.api_key",

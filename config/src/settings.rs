@@ -177,6 +177,7 @@ section!(
 section!(
     /// The episode store.
     EpisodeSettings {
+        url: SecretString,
         durability: Durability,
         batch_max: usize,
         retention_days: u32,

@@ -192,6 +192,7 @@ fn line(text: &str) {
 fn make(path: &Path, count: u64) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let settings = EpisodeSettings {
+        url: String::new().into(),
         durability: Durability::Group,
         batch_max: 512,
         retention_days: 0,

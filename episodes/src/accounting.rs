@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use recast_domain::{ShadowKind, TenantId};
-use rusqlite::ToSql;
 
+use crate::db::Query;
 use crate::error::EpisodeError;
 use crate::ledger::PENDING;
 use crate::pairs::kind;
 use crate::reader::EpisodeReader;
 
 pub(crate) const COUNTS: &str = "SELECT version, arm, kind, state, reason, count(*), experiment FROM shadow_runs
-    WHERE tenant = :tenant";
+    WHERE tenant = ?1";
 pub(crate) const BY_OUTCOME: &str = " GROUP BY experiment, version, arm, kind, state, reason
     ORDER BY experiment, version, arm, kind, state, reason";
-pub(crate) const ARM_COUNTS: &str = "SELECT experiment_version, arm, count(*), total(degraded)
+pub(crate) const ARM_COUNTS: &str = "SELECT experiment_version, arm, count(*), CAST(sum(degraded) AS BIGINT)
     FROM episodes INDEXED BY episodes_by_experiment
     WHERE tenant = ?1 AND experiment = ?2 GROUP BY experiment_version, arm ORDER BY experiment_version, arm";
 
@@ -83,22 +83,16 @@ impl EpisodeReader {
         experiment: Option<&str>,
     ) -> Result<Vec<Accounting>, EpisodeError> {
         let rows = self.read(|connection| {
-            let mut sql = COUNTS.to_owned();
-            let mut values: Vec<(&str, &dyn ToSql)> = Vec::new();
-            let tenant = tenant.as_str();
-            values.push((":tenant", &tenant));
-            if let Some(experiment) = &experiment {
-                sql.push_str(" AND experiment = :experiment");
-                values.push((":experiment", experiment));
+            let mut query = Query::new(COUNTS, vec![tenant.as_str().into()]);
+            if let Some(experiment) = experiment {
+                query.push(" AND experiment = ?", [experiment.into()]);
             }
-            sql.push_str(BY_OUTCOME);
-            let mut statement = connection.prepare_cached(&sql)?;
-            let rows = statement.query_map(values.as_slice(), |row| {
+            query.push(BY_OUTCOME, []);
+            connection.query(&query.sql, &query.values, |row| {
                 let key: (String, u32, String, String) = (row.get(6)?, row.get(0)?, row.get(1)?, row.get(2)?);
                 let outcome: (String, String, i64) = (row.get(3)?, row.get(4)?, row.get(5)?);
                 Ok((key, outcome))
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
+            })
         })?;
         let mut accounts: Vec<Accounting> = Vec::new();
         for ((experiment, version, arm, kind_name), (state, reason, count)) in rows {
@@ -132,13 +126,11 @@ impl EpisodeReader {
     /// When the store cannot be read.
     pub fn arm_counts(&self, tenant: &TenantId, experiment: &str) -> Result<Vec<ArmCount>, EpisodeError> {
         self.read(|connection| {
-            let mut statement = connection.prepare_cached(ARM_COUNTS)?;
-            let rows = statement.query_map((tenant.as_str(), experiment), |row| {
-                let (episodes, degraded): (i64, f64) = (row.get(2)?, row.get(3)?);
+            connection.query(ARM_COUNTS, &[tenant.as_str().into(), experiment.into()], |row| {
+                let (episodes, degraded): (i64, i64) = (row.get(2)?, row.get(3)?);
                 let (version, arm) = (row.get(0)?, row.get(1)?);
-                Ok(ArmCount { version, arm, episodes: episodes.max(0) as u64, degraded: degraded as u64 })
-            })?;
-            rows.collect()
+                Ok(ArmCount { version, arm, episodes: episodes.max(0) as u64, degraded: degraded.max(0) as u64 })
+            })
         })
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
 use crate::error::EpisodeError;
-use crate::schema::{WriterLock, beside, count, open_any, open_writer};
+use crate::schema::{WriterLock, beside, count, open_any, open_file};
 
 /// What a backup or a restore copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub fn restore(from: &Path, store: &Path, overwrite: bool) -> Result<BackupRepor
 fn settle(store: &Path) -> Result<(), EpisodeError> {
     if store.exists() {
         // closing the last connection folds the WAL in; one too damaged to open is going to be replaced anyway
-        match open_writer(store, Durability::Strict) {
+        match open_file(store, Durability::Strict) {
             Ok(connection) => drop(connection),
             Err(error) => tracing::warn!(%error, "the store that is being replaced cannot be opened"),
         }

@@ -1,14 +1,13 @@
 //! Definitions of experiments. To this crate they are texts with versions; they belong to no tenant.
 
-use rusqlite::{Connection, OptionalExtension, params};
-
+use crate::db::{self, Connection, Row};
 use crate::error::EpisodeError;
 use crate::reader::EpisodeReader;
 use crate::write::Written;
 
 const LATEST: &str = "SELECT version FROM experiments WHERE id = ?1 ORDER BY version DESC LIMIT 1";
 const INSERT: &str = "INSERT INTO experiments (id, version, definition, created_ms, author, note)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id, version) DO NOTHING";
 
 /// A new definition of an experiment, as it is saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,21 +45,31 @@ pub struct ExperimentRecord {
 }
 
 /// # Errors
-/// When SQLite fails.
-pub(crate) fn save(connection: &Connection, change: &ExperimentChange) -> rusqlite::Result<Written> {
-    let latest: Option<u32> =
-        connection.prepare_cached(LATEST)?.query_row([&change.id], |row| row.get(0)).optional()?;
-    let found = latest.unwrap_or(0);
-    if change.expected_version.is_some_and(|expected| expected != found) {
-        return Ok(Written::Stale { found });
+/// When the database fails.
+pub(crate) fn save(connection: &Connection, change: &ExperimentChange) -> db::Result<Written> {
+    loop {
+        let latest: Option<u32> = connection.first(LATEST, &[(&change.id).into()], |row| row.get(0))?;
+        let found = latest.unwrap_or(0);
+        if change.expected_version.is_some_and(|expected| expected != found) {
+            return Ok(Written::Stale { found });
+        }
+        let version = found + 1;
+        let values = [
+            (&change.id).into(),
+            version.into(),
+            (&change.definition).into(),
+            change.created_ms.into(),
+            (&change.author).into(),
+            (&change.note).into(),
+        ];
+        // another gateway may have saved this version since it was looked for: then look again
+        if connection.execute(INSERT, &values)? > 0 {
+            return Ok(Written::Version(version));
+        }
     }
-    let version = found + 1;
-    let values = params![change.id, version, change.definition, change.created_ms, change.author, change.note];
-    connection.prepare_cached(INSERT)?.execute(values)?;
-    Ok(Written::Version(version))
 }
 
-fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<ExperimentRecord> {
+fn record(row: Row<'_>) -> db::Result<ExperimentRecord> {
     Ok(ExperimentRecord {
         id: row.get(0)?,
         version: row.get(1)?,
@@ -80,7 +89,7 @@ impl EpisodeReader {
         self.read(|connection| {
             let sql = "SELECT id, version, definition, created_ms, author, note FROM experiments AS one
                 WHERE version = (SELECT max(version) FROM experiments WHERE id = one.id) ORDER BY id";
-            connection.prepare_cached(sql)?.query_map([], record)?.collect()
+            connection.query(sql, &[], record)
         })
     }
 
@@ -92,7 +101,7 @@ impl EpisodeReader {
         self.read(|connection| {
             let sql = "SELECT id, version, definition, created_ms, author, note FROM experiments
                 WHERE id = ?1 ORDER BY version";
-            connection.prepare_cached(sql)?.query_map([id], record)?.collect()
+            connection.query(sql, &[id.into()], record)
         })
     }
 }

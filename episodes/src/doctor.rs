@@ -1,14 +1,15 @@
 //! What is the matter with a store, and what to do about it. Reads only; safe beside a running gateway.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use recast_config::EpisodeSettings;
 use rusqlite::Connection;
 
 use crate::backup::findings;
+use crate::db::{self, Place};
 use crate::error::EpisodeError;
 use crate::repair::count_orphans;
-use crate::schema::{WriterLock, beside, count, open_reader, version};
+use crate::schema::{SCHEMA_VERSION, WriterLock, beside, count, open_file_reader, version};
 use crate::writer::free_bytes;
 
 /// A WAL is folded in at about 4 MiB; far above that, some reader holds it open.
@@ -27,8 +28,8 @@ pub struct Finding {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DoctorReport {
     /// The store.
-    pub path: PathBuf,
-    /// `PRAGMA user_version`; `None` where the store cannot be opened.
+    pub place: String,
+    /// The version of its tables; `None` where the store cannot be opened.
     pub schema_version: Option<u32>,
     /// Stored episodes.
     pub episodes: u64,
@@ -46,13 +47,13 @@ pub struct DoctorReport {
     pub verdicts: u64,
     /// Rewards.
     pub rewards: u64,
-    /// Size of the store.
+    /// Size of the store, on a server of its tables with their indexes.
     pub bytes: u64,
-    /// Size of its write-ahead log.
+    /// Size of its write-ahead log; 0 on a server.
     pub wal_bytes: u64,
     /// Free bytes of the disk; `None` where the system does not say.
     pub free_bytes: Option<u64>,
-    /// Whether a process writes to the store now.
+    /// Whether a process writes to the store now. On a server: one that was seen within the last half minute.
     pub writer_running: bool,
     /// What is wrong; empty when all is well.
     pub findings: Vec<Finding>,
@@ -64,13 +65,61 @@ impl DoctorReport {
     }
 }
 
-/// Examines the store at `path`. Never fails: what cannot be examined is a finding.
+/// Examines the store at `place`. Never fails: what cannot be examined is a finding.
 #[must_use]
-pub fn doctor(path: &Path, settings: &EpisodeSettings) -> DoctorReport {
+pub fn doctor(place: impl Into<Place>, settings: &EpisodeSettings) -> DoctorReport {
+    match place.into() {
+        Place::File(path) => doctor_file(&path, settings),
+        place @ Place::Server(_) => doctor_server(&place, settings),
+    }
+}
+
+/// What is examined on a server: whether it can be read, its version and figures. Damage is the server's business.
+fn doctor_server(place: &Place, settings: &EpisodeSettings) -> DoctorReport {
+    let mut report = DoctorReport { place: place.to_string(), ..DoctorReport::default() };
+    let examined = crate::schema::open_reader(place).and_then(|connection| {
+        report.schema_version = Some(SCHEMA_VERSION);
+        figures(&connection, &mut report).map_err(|error| place.error(error))
+    });
+    if let Err(error) = examined {
+        report.find(error.to_string(), "do as the message says, then run doctor again");
+    }
+    if report.shadow_pending > 0 && !report.writer_running {
+        let problem = format!("{} shadow runs were left behind by gateways that ended", report.shadow_pending);
+        report.find(problem, "start a gateway, it counts them as dropped");
+    }
+    if report.bytes > settings.max_bytes {
+        let problem =
+            format!("the tables have {} bytes, above episodes.max_bytes, which binds a file only", report.bytes);
+        report.find(problem, "lower episodes.retention_days, or raise the bound");
+    }
+    report
+}
+
+fn figures(connection: &db::Connection, report: &mut DoctorReport) -> db::Result<()> {
+    let number = |sql: &str| connection.number(sql, &[]).map(|number| u64::try_from(number).unwrap_or(0));
+    report.episodes = number("SELECT count(*) FROM episodes")?;
+    let one = |sql: &str| connection.first(sql, &[], |row| row.get::<Option<i64>>(0)).map(Option::flatten);
+    report.oldest_ms = one("SELECT min(created_ms) FROM episodes")?;
+    report.newest_ms = one("SELECT max(created_ms) FROM episodes")?;
+    report.shadow_runs = number("SELECT count(*) FROM shadow_runs")?;
+    report.shadow_pending = number("SELECT count(*) FROM shadow_runs WHERE state = 'pending'")?;
+    report.feedback = number("SELECT count(*) FROM feedback")?;
+    report.verdicts = number("SELECT count(*) FROM verdicts")?;
+    report.rewards = number("SELECT count(*) FROM rewards")?;
+    report.writer_running = crate::owner::any(connection)?;
+    report.bytes = number(
+        "SELECT CAST(coalesce(sum(pg_total_relation_size(oid)), 0) AS BIGINT) FROM pg_class
+            WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace",
+    )?;
+    Ok(())
+}
+
+fn doctor_file(path: &Path, settings: &EpisodeSettings) -> DoctorReport {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut report = DoctorReport {
-        path: path.to_owned(),
+        place: path.display().to_string(),
         bytes: size(path),
         wal_bytes: size(&beside(path, "-wal")),
         free_bytes: free_bytes(dir),
@@ -78,7 +127,7 @@ pub fn doctor(path: &Path, settings: &EpisodeSettings) -> DoctorReport {
         writer_running: path.exists() && matches!(WriterLock::take(path), Err(EpisodeError::InUse { .. })),
         ..DoctorReport::default()
     };
-    match open_reader(path) {
+    match open_file_reader(path) {
         Ok(connection) => {
             if let Err(error) = examine(&connection, &mut report) {
                 report.find(error.to_string(), "restore a backup with `recast restore`");
@@ -143,7 +192,6 @@ mod tests {
     use recast_config::Durability;
 
     use super::*;
-    use crate::schema::SCHEMA_VERSION;
     use crate::testing::{episode, feedback, sampled, settings};
     use crate::{EpisodeReader, EpisodeStore, RepairReport, repair};
 
@@ -200,7 +248,7 @@ mod tests {
         assert_eq!(doctor(&path, &settings).findings, [], "runs of a living gateway are no finding");
         assert!(matches!(repair(&path, &settings), Err(EpisodeError::InUse { .. })));
         store.close().await;
-        let connection = crate::schema::open_writer(&path, Durability::Strict).unwrap();
+        let connection = crate::schema::open_file(&path, Durability::Strict).unwrap();
         connection.execute("DROP TRIGGER episode_deleted", []).unwrap();
         connection.execute("DELETE FROM episodes WHERE id = ?1", [lost.id.0.as_bytes()]).unwrap();
         drop(connection);

@@ -16,7 +16,10 @@ pub enum NotStored {
         /// The setting.
         wanted: u64,
     },
-    /// SQLite failed otherwise; its own words.
+    /// The server of the store cannot be reached. Writing resumes by itself once it can.
+    #[error("PostgreSQL cannot be reached ({0}): start it, or check episodes.url")]
+    Unreachable(String),
+    /// The database failed otherwise; its own words.
     #[error("the store cannot be written: {0}")]
     Failed(String),
 }
@@ -28,16 +31,18 @@ impl NotStored {
         match self {
             Self::DiskFull => "disk_full",
             Self::LowWater { .. } => "low_water",
+            Self::Unreachable(_) => "unreachable",
             Self::Failed(_) => "failed",
         }
     }
 }
 
-impl From<&rusqlite::Error> for NotStored {
-    fn from(error: &rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
-            _ => Self::Failed(error.to_string()),
+impl From<&crate::db::Error> for NotStored {
+    fn from(error: &crate::db::Error) -> Self {
+        match error {
+            error if error.is_full() => Self::DiskFull,
+            error if error.is_lost() => Self::Unreachable(error.to_string()),
+            error => Self::Failed(error.to_string()),
         }
     }
 }
@@ -141,6 +146,16 @@ pub enum EpisodeError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// The store on a server cannot be used.
+    #[error("{place}: {message}: {fix}")]
+    Server {
+        /// The server and the database, or the setting that names them; never the password.
+        place: String,
+        /// What the server said, or what is wrong.
+        message: String,
+        /// What to do.
+        fix: &'static str,
+    },
 }
 
 impl EpisodeError {
@@ -148,7 +163,9 @@ impl EpisodeError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotStored(_) | Self::Closed | Self::Io { .. } | Self::Sqlite { .. } => ErrorKind::Unavailable,
+            Self::NotStored(_) | Self::Closed | Self::Io { .. } | Self::Sqlite { .. } | Self::Server { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::QueueFull { .. } => ErrorKind::Overloaded,
             Self::Slow { .. } => ErrorKind::Timeout,

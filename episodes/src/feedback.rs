@@ -1,16 +1,16 @@
 //! What people thought of answers. It comes late, twice, and now and then before the episode.
 
 use recast_domain::{EpisodeId, Feedback, FeedbackSignal, TenantId};
-use rusqlite::{Connection, params};
 use uuid::Uuid;
 
+use crate::db::{self, Connection};
 use crate::error::EpisodeError;
 use crate::reader::{EpisodeReader, hex};
 use crate::write::Written;
 
 // deferred: its episode was not there when it came
 const INSERT: &str = "INSERT INTO feedback (tenant, id, episode, created_ms, signal, deferred)
-    SELECT ?1, ?2, ?3, ?4, ?5, NOT EXISTS (SELECT 1 FROM episodes WHERE tenant = ?1 AND id = ?3)
+    SELECT ?1, ?2, ?3, ?4, ?5, CASE WHEN EXISTS (SELECT 1 FROM episodes WHERE tenant = ?1 AND id = ?3) THEN 0 ELSE 1 END
     WHERE true ON CONFLICT (tenant, id) DO NOTHING";
 // from the experiment's episodes to their feedback: the cross join keeps that order, and without statistics SQLite would
 // rather walk all episodes of the tenant
@@ -71,10 +71,11 @@ pub(crate) fn encode(feedback: &Feedback) -> Result<FeedbackRow, EpisodeError> {
 }
 
 /// # Errors
-/// When SQLite fails.
-pub(crate) fn insert(connection: &Connection, row: &FeedbackRow) -> rusqlite::Result<Written> {
-    let values = params![row.tenant, row.id, row.episode, row.created_ms, row.signal];
-    let written = connection.prepare_cached(INSERT)?.execute(values)?;
+/// When the database fails.
+pub(crate) fn insert(connection: &Connection, row: &FeedbackRow) -> db::Result<Written> {
+    let values =
+        [(&row.tenant).into(), (&row.id).into(), (&row.episode).into(), row.created_ms.into(), (&row.signal).into()];
+    let written = connection.execute(INSERT, &values)?;
     Ok(if written > 0 { Written::Stored } else { Written::Known })
 }
 
@@ -92,11 +93,8 @@ impl EpisodeReader {
         let rows = self.read(|connection| {
             let sql = "SELECT id, created_ms, signal FROM feedback
                 WHERE tenant = ?1 AND episode = ?2 ORDER BY created_ms, id";
-            let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map((tenant.as_str(), episode.0.as_bytes()), |row| {
-                Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
+            let values = [tenant.as_str().into(), episode.0.as_bytes().into()];
+            connection.query(sql, &values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         })?;
         let event = |(id, created_ms, text): ([u8; 16], i64, String)| {
             let signal = signal(*episode.0.as_bytes(), &text)?;
@@ -115,13 +113,9 @@ impl EpisodeReader {
         experiment: &str,
     ) -> Result<Vec<ArmFeedback>, EpisodeError> {
         let rows = self.read(|connection| {
-            let mut statement = connection.prepare_cached(BY_EXPERIMENT)?;
-            let rows = statement.query_map((tenant.as_str(), experiment), |row| {
-                let event: ([u8; 16], u32, String, i64, String) =
-                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-                Ok(event)
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
+            connection.query(BY_EXPERIMENT, &[tenant.as_str().into(), experiment.into()], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+            })
         })?;
         let event = |(id, version, arm, created_ms, text): ([u8; 16], u32, String, i64, String)| {
             let signal = signal(id, &text)?;

@@ -2,8 +2,8 @@
 //! reply means, and in which currency a cost is, is not known here.
 
 use recast_domain::TenantId;
-use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::db::{self, Connection};
 use crate::error::EpisodeError;
 use crate::reader::EpisodeReader;
 use crate::store::EpisodeStore;
@@ -19,8 +19,10 @@ const PUT_REPLY: &str = "INSERT INTO judge_replies (tenant, key, judge, reply, c
 const CLEAR: &str = "DELETE FROM judge_replies WHERE rowid IN
     (SELECT rowid FROM judge_replies WHERE created_ms < ?1 ORDER BY created_ms LIMIT ?2)";
 // a sum does not depend on the order of its parts
-const ADD_COST: &str = "INSERT INTO judge_costs (tenant, day, cost) VALUES (?1, ?2, max(0.0, ?3))
-    ON CONFLICT (tenant, day) DO UPDATE SET cost = max(0.0, cost + ?3)";
+const ADD_COST: &str = "INSERT INTO judge_costs (tenant, day, cost) 
+    VALUES (?1, ?2, CASE WHEN ?3 > 0.0 THEN ?3 ELSE 0.0 END)
+    ON CONFLICT (tenant, day) DO UPDATE SET
+        cost = CASE WHEN judge_costs.cost + ?3 > 0.0 THEN judge_costs.cost + ?3 ELSE 0.0 END";
 
 /// A judge's reply as it came, under the hash of everything that it depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,20 +55,26 @@ pub(crate) struct KeptReply {
 }
 
 /// # Errors
-/// When SQLite fails.
-pub(crate) fn put_reply(connection: &Connection, kept: &KeptReply) -> rusqlite::Result<Written> {
+/// When the database fails.
+pub(crate) fn put_reply(connection: &Connection, kept: &KeptReply) -> db::Result<Written> {
     let one = &kept.reply;
-    connection.prepare_cached(CLEAR)?.execute(params![kept.oldest_ms, CLEARED])?;
-    let mut statement = connection.prepare_cached(PUT_REPLY)?;
-    statement.execute(params![one.tenant.as_str(), one.key, one.judge, one.reply, one.created_ms])?;
+    connection.execute(CLEAR, &[kept.oldest_ms.into(), CLEARED.into()])?;
+    let values = [
+        one.tenant.as_str().into(),
+        (&one.key).into(),
+        (&one.judge).into(),
+        (&one.reply).into(),
+        one.created_ms.into(),
+    ];
+    connection.execute(PUT_REPLY, &values)?;
     Ok(Written::Stored)
 }
 
 /// # Errors
-/// When SQLite fails.
-pub(crate) fn add_cost(connection: &Connection, cost: &Cost) -> rusqlite::Result<Written> {
+/// When the database fails.
+pub(crate) fn add_cost(connection: &Connection, cost: &Cost) -> db::Result<Written> {
     let day = i64::try_from(cost.day).unwrap_or(i64::MAX);
-    connection.prepare_cached(ADD_COST)?.execute(params![cost.tenant.as_str(), day, cost.cost])?;
+    connection.execute(ADD_COST, &[cost.tenant.as_str().into(), day.into(), cost.cost.into()])?;
     Ok(Written::Stored)
 }
 
@@ -100,12 +108,10 @@ impl EpisodeReader {
     pub fn judge_reply(&self, tenant: &TenantId, key: &[u8; 32]) -> Result<Option<JudgeReply>, EpisodeError> {
         self.read(|connection| {
             let sql = "SELECT judge, reply, created_ms FROM judge_replies WHERE tenant = ?1 AND key = ?2";
-            let mut statement = connection.prepare_cached(sql)?;
-            let found = statement.query_row((tenant.as_str(), key), |row| {
+            connection.first(sql, &[tenant.as_str().into(), key.into()], |row| {
                 let tenant = tenant.clone();
                 Ok(JudgeReply { tenant, key: *key, judge: row.get(0)?, reply: row.get(1)?, created_ms: row.get(2)? })
-            });
-            found.optional()
+            })
         })
     }
 
@@ -117,18 +123,20 @@ impl EpisodeReader {
         let day = i64::try_from(day).unwrap_or(i64::MAX);
         self.read(|connection| {
             let sql = "SELECT cost FROM judge_costs WHERE tenant = ?1 AND day = ?2";
-            let found = connection.prepare_cached(sql)?.query_row((tenant.as_str(), day), |row| row.get(0));
-            Ok(found.optional()?.unwrap_or(0.0))
+            let found = connection.first(sql, &[tenant.as_str().into(), day.into()], |row| row.get(0));
+            Ok(found?.unwrap_or(0.0))
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use recast_config::Durability;
-
     use super::*;
-    use crate::testing::settings;
+    use crate::test_site::{Site, on_both};
+
+    on_both!(
+        async: a_reply_is_there_after_a_restart_and_only_for_its_tenant, replies_that_are_worth_nothing_any_more_go, costs_add_up_by_tenant_and_day_over_restarts
+    );
 
     fn reply(tenant: &str, key: u8, text: &str, created_ms: i64) -> JudgeReply {
         JudgeReply {
@@ -140,28 +148,20 @@ mod tests {
         }
     }
 
-    fn open(dir: &tempfile::TempDir) -> EpisodeStore {
-        EpisodeStore::open(&dir.path().join("e.db"), &settings(Durability::Strict)).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_reply_is_there_after_a_restart_and_only_for_its_tenant() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir);
+    async fn a_reply_is_there_after_a_restart_and_only_for_its_tenant(site: &Site) {
+        let store = site.store();
         let (first, second) = (reply("a", 1, "{}", 5), reply("a", 1, "{\"二\":2}", 6));
         store.put_judge_reply(first, 0).await.unwrap();
         store.put_judge_reply(second.clone(), 0).await.unwrap();
         store.close().await;
-        let reader = open(&dir).reader();
+        let reader = site.store().reader();
         assert_eq!(reader.judge_reply(&second.tenant, &[1; 32]).unwrap(), Some(second.clone()), "the latest stands");
         assert_eq!(reader.judge_reply(&second.tenant, &[2; 32]).unwrap(), None);
         assert_eq!(reader.judge_reply(&"b".parse().unwrap(), &[1; 32]).unwrap(), None);
     }
 
-    #[tokio::test]
-    async fn replies_that_are_worth_nothing_any_more_go() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir);
+    async fn replies_that_are_worth_nothing_any_more_go(site: &Site) {
+        let store = site.store();
         for key in 0..40 {
             store.put_judge_reply(reply("a", key, "{}", i64::from(key)), 0).await.unwrap();
         }
@@ -174,18 +174,16 @@ mod tests {
         assert_eq!(left().collect::<Vec<_>>(), (30..43).collect::<Vec<_>>());
     }
 
-    #[tokio::test]
-    async fn costs_add_up_by_tenant_and_day_over_restarts() {
-        let dir = tempfile::tempdir().unwrap();
+    async fn costs_add_up_by_tenant_and_day_over_restarts(site: &Site) {
         let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
-        let store = open(&dir);
+        let store = site.store();
         for cost in [1.0, 0.5, -0.25] {
             store.add_judge_cost(&a, 20_000, cost).await.unwrap();
         }
         store.add_judge_cost(&b, 20_000, -3.0).await.unwrap();
         assert!(store.add_judge_cost(&a, 20_000, f64::NAN).await.is_err());
         store.close().await;
-        let store = open(&dir);
+        let store = site.store();
         store.add_judge_cost(&a, 20_000, 1.0).await.unwrap();
         store.add_judge_cost(&a, 20_001, 9.0).await.unwrap();
         let cost = |tenant, day| store.reader().judge_cost(tenant, day).unwrap();

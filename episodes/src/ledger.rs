@@ -2,9 +2,10 @@
 //! ends once.
 
 use recast_domain::{ShadowKind, ShadowOutcome, ShadowRun};
-use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::db::{Connection, Result};
 use crate::error::EpisodeError;
+use crate::owner;
 use crate::record::answer_not_finite;
 use crate::write::Written;
 
@@ -26,7 +27,7 @@ const END: &str = "INSERT INTO shadow_runs
         state = excluded.state, reason = excluded.reason, record_version = excluded.record_version,
         answer = excluded.answer
     WHERE shadow_runs.state = 'pending'";
-const SWEEP: &str = "UPDATE shadow_runs SET state = 'dropped', reason = 'restart' WHERE state = 'pending'";
+pub(crate) const SWEEP: &str = "UPDATE shadow_runs SET state = 'dropped', reason = 'restart' WHERE state = 'pending'";
 
 /// What became of a call that ends a shadow run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub(crate) fn kind_text(kind: ShadowKind) -> &'static str {
 
 /// # Errors
 /// When a number of the answer is not finite.
-pub(crate) fn encode(run: &ShadowRun) -> Result<RunRow, EpisodeError> {
+pub(crate) fn encode(run: &ShadowRun) -> std::result::Result<RunRow, EpisodeError> {
     let answer = match &run.outcome {
         Some(ShadowOutcome::Completed { answer }) => {
             if let Some(field) = answer_not_finite(&answer.rewrite, &answer.hits) {
@@ -87,35 +88,36 @@ pub(crate) fn encode(run: &ShadowRun) -> Result<RunRow, EpisodeError> {
     })
 }
 
-fn execute(connection: &Connection, sql: &str, run: &RunRow) -> rusqlite::Result<usize> {
-    connection.prepare_cached(sql)?.execute(params![
-        run.tenant,
-        run.episode,
-        run.experiment,
-        run.version,
-        run.kind,
-        run.arm,
-        run.sampled_ms,
-        run.state,
-        run.reason,
-        ANSWER_VERSION,
-        run.answer
-    ])
+fn execute(connection: &Connection, sql: &str, run: &RunRow) -> Result<usize> {
+    let values = [
+        (&run.tenant).into(),
+        (&run.episode).into(),
+        (&run.experiment).into(),
+        run.version.into(),
+        run.kind.into(),
+        (&run.arm).into(),
+        run.sampled_ms.into(),
+        run.state.into(),
+        (&run.reason).into(),
+        ANSWER_VERSION.into(),
+        run.answer.as_ref().into(),
+    ];
+    connection.execute(sql, &values)
 }
 
 /// Writes the run beside its episode, in the same transaction.
 ///
 /// # Errors
-/// When SQLite fails.
-pub(crate) fn insert(connection: &Connection, run: &RunRow) -> rusqlite::Result<()> {
+/// When the database fails.
+pub(crate) fn insert(connection: &Connection, run: &RunRow) -> Result<()> {
     execute(connection, INSERT, run).map(drop)
 }
 
 /// Ends a run that waits, or enters one that ended at once.
 ///
 /// # Errors
-/// When SQLite fails.
-pub(crate) fn end(connection: &Connection, run: &RunRow) -> rusqlite::Result<Written> {
+/// When the database fails.
+pub(crate) fn end(connection: &Connection, run: &RunRow) -> Result<Written> {
     if execute(connection, END, run)? > 0 {
         return Ok(Written::Stored);
     }
@@ -126,16 +128,19 @@ pub(crate) fn end(connection: &Connection, run: &RunRow) -> rusqlite::Result<Wri
 /// Whether the episode is in the store.
 ///
 /// # Errors
-/// When SQLite fails.
-pub(crate) fn has_episode(connection: &Connection, tenant: &str, id: &[u8; 16]) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare_cached("SELECT 1 FROM episodes WHERE tenant = ?1 AND id = ?2")?;
-    statement.query_row(params![tenant, id], |_| Ok(())).optional().map(|found| found.is_some())
+/// When the database fails.
+pub(crate) fn has_episode(connection: &Connection, tenant: &str, id: &[u8; 16]) -> Result<bool> {
+    let sql = "SELECT 1 FROM episodes WHERE tenant = ?1 AND id = ?2";
+    connection.first(sql, &[tenant.into(), id.into()], |_| Ok(())).map(|found| found.is_some())
 }
 
-/// Ends the runs that an earlier process left behind. Returns how many.
+/// Ends the runs that a process left behind which is gone. Returns how many.
 ///
 /// # Errors
-/// When SQLite fails.
-pub(crate) fn sweep(connection: &Connection) -> rusqlite::Result<usize> {
-    connection.execute(SWEEP, [])
+/// When the database fails.
+pub(crate) fn sweep(connection: &Connection) -> Result<usize> {
+    match connection {
+        Connection::Sqlite(_) => connection.execute(SWEEP, &[]),
+        Connection::Postgres(_) => owner::sweep(connection),
+    }
 }

@@ -1,29 +1,27 @@
 //! Every sampled request ends as exactly one thing, whatever happens in whatever order.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use proptest::prelude::*;
-use recast_config::Durability;
 use recast_domain::{Episode, ShadowKind, ShadowOutcome, ShadowRun, TenantId};
 
 use crate::record::encode;
-use crate::testing::{assignment, completed, dropped, ended, episode, failed, sampled, settings};
+use crate::test_site::{Site, on_both};
+use crate::testing::{assignment, completed, dropped, ended, episode, failed, sampled};
 use crate::write::{Write, commit};
 use crate::{EpisodeError, EpisodeStore, RunCursor, ShadowEnd, accounting, pairs};
 
-fn open(path: &Path) -> EpisodeStore {
-    EpisodeStore::open(path, &settings(Durability::Strict)).unwrap()
-}
+on_both!(
+    async: a_sampled_episode_and_its_run_come_together_and_end_once, a_run_without_its_episode_leaves_no_row, pairs_come_by_episode_in_pages_without_gap_or_repeat
+);
+on_both!(the_first_transaction_ends_what_could_not_be_ended_at_the_start);
 
 fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
-#[tokio::test]
-async fn a_sampled_episode_and_its_run_come_together_and_end_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir.path().join("e.db"));
+async fn a_sampled_episode_and_its_run_come_together_and_end_once(site: &Site) {
+    let store = site.store();
     let (episode, run) = sampled("a", 1);
     store.append_sampled(episode.clone(), run.clone()).await.unwrap();
     let account = store.reader().shadow_accounting(&run.tenant, None).unwrap().remove(0);
@@ -42,10 +40,8 @@ async fn a_sampled_episode_and_its_run_come_together_and_end_once() {
     assert_eq!(store.health().stored, 2, "runs are no episodes");
 }
 
-#[tokio::test]
-async fn a_run_without_its_episode_leaves_no_row() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir.path().join("e.db"));
+async fn a_run_without_its_episode_leaves_no_row(site: &Site) {
+    let store = site.store();
     let (_, run) = sampled("a", 1);
     assert_eq!(store.end_shadow(&ended(&run, completed())).await.unwrap(), ShadowEnd::NoEpisode);
     // an episode of this id is there, and it is another tenant's
@@ -57,8 +53,8 @@ async fn a_run_without_its_episode_leaves_no_row() {
 
 #[tokio::test]
 async fn what_does_not_fit_together_is_refused_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir.path().join("e.db"));
+    let site = Site::file();
+    let store = site.store();
     let (mine, run) = sampled("a", 1);
     let (_, of_another) = sampled("a", 2);
     for wrong in [of_another, ShadowRun { tenant: tenant("b"), ..run.clone() }] {
@@ -76,7 +72,7 @@ async fn what_does_not_fit_together_is_refused_whole() {
     store.with_writer(|connection| {
         let refuse = "CREATE TEMP TRIGGER refuse BEFORE INSERT ON main.shadow_runs
             BEGIN SELECT RAISE(ABORT, 'refused'); END";
-        connection.execute(refuse, []).unwrap();
+        connection.execute(refuse, &[]).unwrap();
     });
     assert!(store.append_sampled(mine.clone(), run).await.is_err());
     assert!(!store.reader().has(&mine.tenant, mine.id).unwrap(), "both or neither");
@@ -84,10 +80,8 @@ async fn what_does_not_fit_together_is_refused_whole() {
     assert_eq!((health.stored, health.failed, health.problem), (0, 4, None));
 }
 
-#[tokio::test]
-async fn pairs_come_by_episode_in_pages_without_gap_or_repeat() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir.path().join("e.db"));
+async fn pairs_come_by_episode_in_pages_without_gap_or_repeat(site: &Site) {
+    let store = site.store();
     let mut expected = Vec::new();
     for ms in 0..12 {
         let (episode, run) = sampled("a", ms);
@@ -128,18 +122,18 @@ async fn pairs_come_by_episode_in_pages_without_gap_or_repeat() {
 /// Reports read every pair of an experiment and count every run: none of it may walk a table.
 #[tokio::test]
 async fn no_report_walks_a_table() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(&dir.path().join("e.db"));
+    let site = Site::file();
+    let store = site.store();
     let (_, run) = sampled("a", 1);
     let cursor = RunCursor::from(&run);
-    let (pairs, _) = pairs::query(" AND s.state = 'completed'", (&run.tenant, "x"), Some(1), Some(&cursor), 9);
-    let counts = [accounting::COUNTS, " AND experiment = :experiment", accounting::BY_OUTCOME].concat();
+    let pairs = pairs::query(" AND s.state = 'completed'", (&run.tenant, "x"), Some(1), Some(&cursor), 9).sql;
+    let counts = [accounting::COUNTS, " AND experiment = ?2", accounting::BY_OUTCOME].concat();
     let fixed = [accounting::ARM_COUNTS, pairs::MEMBERS, crate::feedback::BY_EXPERIMENT].map(str::to_owned);
     let queries: Vec<_> = [pairs, counts].into_iter().chain(fixed).collect();
     let (sender, plans) = std::sync::mpsc::channel();
     store.with_writer(move |connection| {
         for sql in queries {
-            let mut statement = connection.prepare(&["EXPLAIN QUERY PLAN ", &sql].concat()).unwrap();
+            let mut statement = connection.file().unwrap().prepare(&["EXPLAIN QUERY PLAN ", &sql].concat()).unwrap();
             // what is bound does not change the plan, so nothing is
             let mut rows = statement.raw_query();
             let mut plan = Vec::new();
@@ -157,17 +151,17 @@ async fn no_report_walks_a_table() {
     }
 }
 
-#[test]
-fn the_first_transaction_ends_what_could_not_be_ended_at_the_start() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut connection = crate::schema::open_writer(&dir.path().join("e.db"), Durability::Strict).unwrap();
+fn the_first_transaction_ends_what_could_not_be_ended_at_the_start(site: &Site) {
+    let connection = site.connection();
     let write = |ms| {
         let (episode, run) = sampled("a", ms);
         Write::Sampled(encode(&episode).unwrap(), Box::new(crate::ledger::encode(&run).unwrap()))
     };
-    commit(&mut connection, [write(1)].iter(), false).unwrap();
-    commit(&mut connection, [write(2)].iter(), true).unwrap();
-    let reader = crate::EpisodeReader::open(&dir.path().join("e.db")).unwrap();
+    commit(&connection, [write(1)].iter(), false).unwrap();
+    // on a server the writer of the first one must be gone for longer than its lease
+    site.command("UPDATE shadow_runs SET owner = 1");
+    commit(&connection, [write(2)].iter(), true).unwrap();
+    let reader = site.reader();
     let account = reader.shadow_accounting(&tenant("a"), None).unwrap().remove(0);
     assert_eq!((account.dropped.get("restart"), account.pending), (Some(&1), 1), "only what an earlier process left");
 }
@@ -227,10 +221,8 @@ fn sums(store: &EpisodeStore) -> Sums {
     sums
 }
 
-async fn play(steps: Vec<Step>) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("e.db");
-    let mut store = open(&path);
+async fn play(site: &Site, steps: Vec<Step>) {
+    let mut store = site.store();
     // what should be there: each run with its label, `pending` first
     let mut model: Vec<(ShadowRun, String)> = Vec::new();
     let label = |outcome: &ShadowOutcome| format!("{} {}", outcome.label(), outcome.reason()).trim_end().to_owned();
@@ -260,8 +252,8 @@ async fn play(steps: Vec<Step>) {
                 assert_eq!(store.end_shadow(&ended(&run, completed())).await.unwrap(), ShadowEnd::NoEpisode);
             }
             Step::Restart => {
-                drop(store);
-                store = open(&path);
+                store.close().await;
+                store = site.store();
                 for (_, now) in model.iter_mut().filter(|(_, now)| now == "pending") {
                     *now = "dropped restart".to_owned();
                 }
@@ -289,6 +281,9 @@ proptest! {
     fn sampled_is_completed_and_failed_and_timed_out_and_dropped_and_pending(
         steps in prop::collection::vec(step(), 1..40),
     ) {
-        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(play(steps));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        for site in [Some(Site::file()), Site::server()].into_iter().flatten() {
+            runtime.block_on(play(&site, steps.clone()));
+        }
     }
 }

@@ -16,6 +16,7 @@ mod accounting;
 mod backup;
 mod bounds;
 mod dataset;
+mod db;
 mod definitions;
 mod doctor;
 mod error;
@@ -23,8 +24,11 @@ pub mod export;
 mod feedback;
 mod judge_books;
 mod ledger;
+mod link;
 mod migrations;
+mod owner;
 mod pairs;
+mod postgres;
 mod reader;
 mod record;
 mod redact;
@@ -46,15 +50,20 @@ mod migration_tests;
 #[cfg(test)]
 mod records_tests;
 #[cfg(test)]
+mod server_tests;
+#[cfg(test)]
 mod shadow_crash_tests;
 #[cfg(test)]
 mod speed_tests;
+#[cfg(test)]
+mod test_site;
 #[cfg(test)]
 mod testing;
 
 pub use accounting::{Accounting, ArmCount};
 pub use backup::{BackupReport, backup, restore};
 pub use dataset::{DatasetError, DatasetProblem, TenantFolder, load_dialogues, load_passages, load_tenant_folder};
+pub use db::Place;
 pub use definitions::{ExperimentChange, ExperimentRecord};
 pub use doctor::{DoctorReport, Finding, doctor};
 pub use error::{EpisodeError, NotStored};

@@ -1,12 +1,13 @@
 //! The ledger of shadow runs, read one by one: the pairs to compare.
 
 use recast_domain::{Assignment, Episode, EpisodeId, ShadowKind, ShadowOutcome, ShadowRun, TenantId};
-use rusqlite::{OptionalExtension, ToSql};
 use uuid::Uuid;
 
+use crate::db::{self, Query, Row};
 use crate::error::EpisodeError;
 use crate::ledger::{ANSWER_VERSION, PENDING, kind_text};
-use crate::reader::{EpisodeReader, LIST_MAX, Stored, Values, hex};
+use crate::reader::{EpisodeReader, LIST_MAX, Stored, hex};
+
 pub(crate) const MEMBERS: &str = "SELECT id, record_version, body FROM episodes INDEXED BY episodes_by_experiment
     WHERE tenant = ?1 AND experiment = ?2 AND id > ?3 ORDER BY id LIMIT ?4";
 
@@ -75,10 +76,8 @@ impl EpisodeReader {
         limit: usize,
     ) -> Result<Vec<(Episode, ShadowRun)>, EpisodeError> {
         let rows = self.read(|connection| {
-            let (sql, values) = query(state, (tenant, experiment), version, after, limit);
-            let mut statement = connection.prepare_cached(&sql)?;
-            let values: Vec<(&str, &dyn ToSql)> = values.iter().map(|(name, value)| (*name, value.as_ref())).collect();
-            statement.query_map(values.as_slice(), stored_run)?.collect::<rusqlite::Result<Vec<_>>>()
+            let query = query(state, (tenant, experiment), version, after, limit);
+            connection.query(&query.sql, &query.values, stored_run)
         })?;
         let pair = |(episode, run): (Stored, StoredRun)| {
             let run = run.run(tenant, experiment, episode.id)?;
@@ -101,9 +100,8 @@ impl EpisodeReader {
     ) -> Result<Vec<Episode>, EpisodeError> {
         let after = after.map_or([0; 16], |id| *id.0.as_bytes());
         let rows = self.read(|connection| {
-            let mut statement = connection.prepare_cached(MEMBERS)?;
-            let values = (tenant.as_str(), experiment, after, limit.min(LIST_MAX) as i64);
-            statement.query_map(values, crate::reader::stored)?.collect::<rusqlite::Result<Vec<_>>>()
+            let values = [tenant.as_str().into(), experiment.into(), (&after).into(), limit.min(LIST_MAX).into()];
+            connection.query(MEMBERS, &values, crate::reader::stored)
         })?;
         rows.into_iter().map(Stored::episode).collect()
     }
@@ -122,9 +120,8 @@ impl EpisodeReader {
         let found = self.read(|connection| {
             let sql = "SELECT version, kind, arm, sampled_ms, state, reason, record_version, answer, experiment
                 FROM shadow_runs WHERE tenant = ?1 AND episode = ?2 AND kind = ?3 ORDER BY version DESC LIMIT 1";
-            let mut statement = connection.prepare_cached(sql)?;
-            let key = (tenant.as_str(), episode.0.as_bytes(), kind_text(kind));
-            statement.query_row(key, |row| Ok((run_columns(row, 0)?, row.get::<_, String>(8)?))).optional()
+            let key = [tenant.as_str().into(), episode.0.as_bytes().into(), kind_text(kind).into()];
+            connection.first(sql, &key, |row| Ok((run_columns(row, 0)?, row.get::<String>(8)?)))
         })?;
         found.map(|(run, experiment)| run.run(tenant, &experiment, *episode.0.as_bytes())).transpose()
     }
@@ -132,37 +129,28 @@ impl EpisodeReader {
 
 /// The statement is put together from fixed parts; whatever a caller gives is bound. From the runs to their episodes:
 /// that is the order that the cross join keeps.
-pub(crate) fn query(
+pub(crate) fn query<'a>(
     state: &str,
-    (tenant, experiment): (&TenantId, &str),
+    (tenant, experiment): (&'a TenantId, &'a str),
     version: Option<u32>,
-    after: Option<&RunCursor>,
+    after: Option<&'a RunCursor>,
     limit: usize,
-) -> (String, Values) {
-    let mut sql = "SELECT e.id, e.record_version, e.body,
+) -> Query<'a> {
+    let sql = "SELECT e.id, e.record_version, e.body,
             s.version, s.kind, s.arm, s.sampled_ms, s.state, s.reason, s.record_version, s.answer
         FROM shadow_runs AS s CROSS JOIN episodes AS e ON e.tenant = s.tenant AND e.id = s.episode
-        WHERE s.tenant = :tenant AND s.experiment = :experiment"
-        .to_owned();
-    sql.push_str(state);
-    let mut values: Values = vec![
-        (":tenant", Box::new(tenant.as_str().to_owned())),
-        (":experiment", Box::new(experiment.to_owned())),
-        (":limit", Box::new(limit.min(LIST_MAX) as i64)),
-    ];
+        WHERE s.tenant = ?1 AND s.experiment = ?2";
+    let mut query = Query::new(sql, vec![tenant.as_str().into(), experiment.into()]);
+    query.push(state, []);
     if let Some(version) = version {
-        sql.push_str(" AND s.version = :version");
-        values.push((":version", Box::new(version)));
+        query.push(" AND s.version = ?", [version.into()]);
     }
     if let Some(after) = after {
-        sql.push_str(" AND (s.episode, s.version, s.kind, s.arm) > (:episode, :after_version, :kind, :arm)");
-        values.push((":episode", Box::new(after.episode)));
-        values.push((":after_version", Box::new(after.version)));
-        values.push((":kind", Box::new(after.kind)));
-        values.push((":arm", Box::new(after.arm.clone())));
+        let at = [(&after.episode).into(), after.version.into(), after.kind.into(), (&after.arm).into()];
+        query.push(" AND (s.episode, s.version, s.kind, s.arm) > (?, ?, ?, ?)", at);
     }
-    sql.push_str(" ORDER BY s.episode, s.version, s.kind, s.arm LIMIT :limit");
-    (sql, values)
+    query.push(" ORDER BY s.episode, s.version, s.kind, s.arm LIMIT ?", [limit.min(LIST_MAX).into()]);
+    query
 }
 
 /// A run as it lies in the store.
@@ -177,11 +165,11 @@ struct StoredRun {
     answer: Option<String>,
 }
 
-fn stored_run(row: &rusqlite::Row<'_>) -> rusqlite::Result<(Stored, StoredRun)> {
+fn stored_run(row: Row<'_>) -> db::Result<(Stored, StoredRun)> {
     Ok((crate::reader::stored(row)?, run_columns(row, 3)?))
 }
 
-fn run_columns(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<StoredRun> {
+fn run_columns(row: Row<'_>, first: usize) -> db::Result<StoredRun> {
     Ok(StoredRun {
         version: row.get(first)?,
         kind: row.get(first + 1)?,

@@ -1,9 +1,8 @@
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use recast_domain::{Episode, EpisodeId, PolicyId, TenantId};
-use rusqlite::{Connection, OptionalExtension, ToSql};
 
+use crate::db::{self, Connection, Place, Query, Row};
 use crate::error::EpisodeError;
 use crate::record::decode;
 use crate::schema::open_reader;
@@ -43,18 +42,19 @@ impl EpisodeFilter {
 /// Reads a store, also one that another process writes to at the same time.
 #[derive(Debug)]
 pub struct EpisodeReader {
-    path: PathBuf,
+    place: Place,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl EpisodeReader {
-    /// Opens the store at `path` for reading only.
+    /// Opens the store at `place` for reading only.
     ///
     /// # Errors
     /// When there is no store, it is damaged, or it is of another version.
-    pub fn open(path: &Path) -> Result<Self, EpisodeError> {
-        let first = open_reader(path)?;
-        Ok(Self { path: path.to_owned(), idle: Mutex::new(vec![first]) })
+    pub fn open(place: impl Into<Place>) -> Result<Self, EpisodeError> {
+        let place = place.into();
+        let first = open_reader(&place)?;
+        Ok(Self { place, idle: Mutex::new(vec![first]) })
     }
 
     /// One episode of `tenant`.
@@ -64,8 +64,7 @@ impl EpisodeReader {
     pub fn get(&self, tenant: &TenantId, id: EpisodeId) -> Result<Episode, EpisodeError> {
         let found = self.read(|connection| {
             let sql = "SELECT id, record_version, body FROM episodes WHERE tenant = ?1 AND id = ?2";
-            let mut statement = connection.prepare_cached(sql)?;
-            statement.query_row((tenant.as_str(), id.0.as_bytes()), stored).optional()
+            connection.first(sql, &[tenant.as_str().into(), id.0.as_bytes().into()], stored)
         })?;
         found.ok_or(EpisodeError::NotFound(id))?.episode()
     }
@@ -76,10 +75,8 @@ impl EpisodeReader {
     /// When the store, or one of the episodes, cannot be read.
     pub fn list(&self, filter: &EpisodeFilter) -> Result<Vec<Episode>, EpisodeError> {
         let rows = self.read(|connection| {
-            let (sql, values) = query(filter);
-            let mut statement = connection.prepare_cached(&sql)?;
-            let values: Vec<(&str, &dyn ToSql)> = values.iter().map(|(name, value)| (*name, value.as_ref())).collect();
-            statement.query_map(values.as_slice(), stored)?.collect::<rusqlite::Result<Vec<Stored>>>()
+            let query = query(filter);
+            connection.query(&query.sql, &query.values, stored)
         })?;
         rows.into_iter().map(Stored::episode).collect()
     }
@@ -88,15 +85,15 @@ impl EpisodeReader {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, EpisodeError> {
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> db::Result<T>) -> Result<T, EpisodeError> {
         let lock = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = lock().pop();
+        let kept = std::iter::from_fn(|| lock().pop()).find(|connection| !connection.is_closed());
         let connection = match kept {
             Some(connection) => connection,
-            None => open_reader(&self.path)?,
+            None => open_reader(&self.place)?,
         };
         // a connection that failed is not kept
-        let value = read(&connection).map_err(EpisodeError::sqlite(&self.path))?;
+        let value = read(&connection).map_err(|error| self.place.error(error))?;
         let mut idle = lock();
         if idle.len() < IDLE_MAX {
             idle.push(connection);
@@ -108,8 +105,8 @@ impl EpisodeReader {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(crate) fn fresh(&self) -> Result<(Connection, PathBuf), EpisodeError> {
-        Ok((open_reader(&self.path)?, self.path.clone()))
+    pub(crate) fn fresh(&self) -> Result<(Connection, Place), EpisodeError> {
+        Ok((open_reader(&self.place)?, self.place.clone()))
     }
 }
 
@@ -121,7 +118,7 @@ pub(crate) struct Stored {
 }
 
 /// The first three columns: id, version of the record, body.
-pub(crate) fn stored(row: &rusqlite::Row<'_>) -> rusqlite::Result<Stored> {
+pub(crate) fn stored(row: Row<'_>) -> db::Result<Stored> {
     Ok(Stored { id: row.get(0)?, record_version: row.get(1)?, body: row.get(2)? })
 }
 
@@ -139,64 +136,56 @@ pub(crate) fn hex(id: &[u8; 16]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Values to bind, by name.
-pub(crate) type Values = Vec<(&'static str, Box<dyn ToSql>)>;
-
 /// The statement is put together from fixed parts; whatever a caller gives is bound.
-fn query(filter: &EpisodeFilter) -> (String, Values) {
-    let mut sql = "SELECT id, record_version, body FROM episodes WHERE tenant = :tenant".to_owned();
-    let mut values: Values = vec![
-        (":tenant", Box::new(filter.tenant.as_str().to_owned())),
-        (":limit", Box::new(filter.limit.min(LIST_MAX) as i64)),
-    ];
-    if let Some(after) = filter.after {
-        sql.push_str(" AND id < :after");
-        values.push((":after", Box::new(*after.0.as_bytes())));
+fn query(filter: &EpisodeFilter) -> Query<'_> {
+    let sql = "SELECT id, record_version, body FROM episodes WHERE tenant = ?1";
+    let mut query = Query::new(sql, vec![filter.tenant.as_str().into()]);
+    if let Some(after) = &filter.after {
+        query.push(" AND id < ?", [after.0.as_bytes().into()]);
     }
     if let Some(from_ms) = filter.from_ms {
-        sql.push_str(" AND created_ms >= :from_ms");
-        values.push((":from_ms", Box::new(from_ms)));
+        query.push(" AND created_ms >= ?", [from_ms.into()]);
     }
     if let Some(to_ms) = filter.to_ms {
-        sql.push_str(" AND created_ms < :to_ms");
-        values.push((":to_ms", Box::new(to_ms)));
+        query.push(" AND created_ms < ?", [to_ms.into()]);
     }
     if filter.degraded_only {
-        sql.push_str(" AND degraded = 1");
+        query.push(" AND degraded = 1", []);
     }
     if let Some(policy) = &filter.policy {
-        sql.push_str(" AND policy = :policy");
-        values.push((":policy", Box::new(policy.as_str().to_owned())));
+        query.push(" AND policy = ?", [policy.as_str().into()]);
     }
-    sql.push_str(" ORDER BY id DESC LIMIT :limit");
-    (sql, values)
+    query.push(" ORDER BY id DESC LIMIT ?", [filter.limit.min(LIST_MAX).into()]);
+    query
 }
 
 #[cfg(test)]
 mod tests {
-    use recast_config::Durability;
-
     use super::*;
+    use crate::test_site::{Site, on_both};
     use crate::testing::{degraded, episode, insert};
 
+    on_both!(
+        pages_go_from_the_newest_to_the_oldest_without_gap_or_repeat,
+        filters_apply_together,
+        a_tenant_sees_its_own_even_where_ids_are_shared,
+        an_unreadable_row_is_named
+    );
+
     /// A store that holds `episodes`, and a reader of it.
-    fn store(dir: &tempfile::TempDir, episodes: &[Episode]) -> (Connection, EpisodeReader) {
-        let path = dir.path().join("e.db");
-        let mut connection = crate::schema::open_writer(&path, Durability::Strict).unwrap();
-        insert(&mut connection, episodes);
-        let reader = EpisodeReader::open(&path).unwrap();
-        (connection, reader)
+    fn store(site: &Site, episodes: &[Episode]) -> (Connection, EpisodeReader) {
+        let connection = site.connection();
+        insert(&connection, episodes);
+        (connection, site.reader())
     }
 
     fn times(reader: &EpisodeReader, filter: &EpisodeFilter) -> Vec<i64> {
         reader.list(filter).unwrap().iter().map(|episode| episode.created_ms).collect()
     }
 
-    #[test]
-    fn pages_go_from_the_newest_to_the_oldest_without_gap_or_repeat() {
-        let dir = tempfile::tempdir().unwrap();
+    fn pages_go_from_the_newest_to_the_oldest_without_gap_or_repeat(site: &Site) {
         let episodes: Vec<_> = (0..25).map(|ms| episode("a", ms)).collect();
-        let (_writer, reader) = store(&dir, &episodes);
+        let (_writer, reader) = store(site, &episodes);
         let mut filter = EpisodeFilter::newest("a".parse().unwrap(), 10);
         let mut seen = Vec::new();
         loop {
@@ -208,13 +197,11 @@ mod tests {
         assert_eq!(seen, (0..25).rev().collect::<Vec<_>>());
     }
 
-    #[test]
-    fn filters_apply_together() {
-        let dir = tempfile::tempdir().unwrap();
+    fn filters_apply_together(site: &Site) {
         let mut episodes: Vec<_> = (0..10).map(|ms| episode("a", ms)).collect();
         episodes.extend((10..20).map(|ms| degraded("a", ms)));
         episodes[15].rewrite.policy = PolicyId::remote();
-        let (_writer, reader) = store(&dir, &episodes);
+        let (_writer, reader) = store(site, &episodes);
         let all = EpisodeFilter::newest("a".parse().unwrap(), 100);
         let some = EpisodeFilter { from_ms: Some(8), to_ms: Some(13), ..all.clone() };
         assert_eq!(times(&reader, &some), [12, 11, 10, 9, 8]);
@@ -224,13 +211,11 @@ mod tests {
         assert!(times(&reader, &EpisodeFilter { limit: 0, ..all }).is_empty());
     }
 
-    #[test]
-    fn a_tenant_sees_its_own_even_where_ids_are_shared() {
-        let dir = tempfile::tempdir().unwrap();
+    fn a_tenant_sees_its_own_even_where_ids_are_shared(site: &Site) {
         let mine = episode("a", 1);
         let theirs = Episode { id: mine.id, ..episode("b", 2) };
         let hidden = episode("b", 3);
-        let (_writer, reader) = store(&dir, &[mine.clone(), theirs, hidden.clone()]);
+        let (_writer, reader) = store(site, &[mine.clone(), theirs, hidden.clone()]);
         let a: TenantId = "a".parse().unwrap();
         assert_eq!(reader.get(&a, mine.id).unwrap(), mine);
         assert!(matches!(reader.get(&a, hidden.id), Err(EpisodeError::NotFound(_))));
@@ -240,8 +225,8 @@ mod tests {
     /// The plan of every list must start from an index that begins with the tenant.
     #[test]
     fn no_list_walks_the_table() {
-        let dir = tempfile::tempdir().unwrap();
-        let (writer, _reader) = store(&dir, &[]);
+        let site = Site::file();
+        let (writer, _reader) = store(&site, &[]);
         let all = EpisodeFilter::newest("a".parse().unwrap(), 5);
         let cases = [
             all.clone(),
@@ -250,21 +235,17 @@ mod tests {
             EpisodeFilter { policy: Some(PolicyId::remote()), ..all },
         ];
         for filter in cases {
-            let (sql, values) = query(&filter);
-            let mut statement = writer.prepare(&["EXPLAIN QUERY PLAN ", &sql].concat()).unwrap();
-            let values: Vec<(&str, &dyn ToSql)> = values.iter().map(|(name, value)| (*name, value.as_ref())).collect();
-            let plan: Vec<String> =
-                statement.query_map(values.as_slice(), |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+            let query = query(&filter);
+            let plan = ["EXPLAIN QUERY PLAN ", &query.sql].concat();
+            let plan: Vec<String> = writer.query(&plan, &query.values, |row| row.get(3)).unwrap();
             assert!(plan.iter().all(|step| step.contains("tenant=?")), "{filter:?}: {plan:?}");
         }
     }
 
-    #[test]
-    fn an_unreadable_row_is_named() {
-        let dir = tempfile::tempdir().unwrap();
+    fn an_unreadable_row_is_named(site: &Site) {
         let good = episode("a", 1);
-        let (writer, reader) = store(&dir, std::slice::from_ref(&good));
-        writer.execute("UPDATE episodes SET record_version = 2", []).unwrap();
+        let (writer, reader) = store(site, std::slice::from_ref(&good));
+        writer.execute("UPDATE episodes SET record_version = 2", &[]).unwrap();
         let error = reader.get(&good.tenant, good.id).unwrap_err().to_string();
         assert!(error.contains(&good.id.0.simple().to_string()) && error.contains("newer"), "{error}");
     }

@@ -6,15 +6,16 @@ use recast_config::Durability;
 use recast_domain::{Episode, EpisodeId, FeedbackSignal, TenantId};
 use serde_json::json;
 
+use crate::test_site::{Site, on_both};
 use crate::testing::{assignment, completed, ended, episode, feedback, reward, sampled, settings, verdict};
 use crate::{
     EpisodeError, EpisodeReader, EpisodeStore, ExperimentChange, FeedbackStored, PutCounts, ScanRange, Side,
     VerdictRecord, backup,
 };
 
-fn store(dir: &tempfile::TempDir) -> EpisodeStore {
-    EpisodeStore::open(&dir.path().join("e.db"), &settings(Durability::Strict)).unwrap()
-}
+on_both!(
+    async: definitions_have_versions_and_conflicts_are_named, of_two_changes_of_one_version_one_wins, feedback_is_stored_once_and_joined_when_its_episode_appears, a_verdict_stands_and_a_missing_one_may_be_filled_in, the_same_question_asked_again_finds_its_verdict_by_key_and_gets_a_row_of_its_own, rewards_are_replaced_under_the_same_weights_and_kept_beside_others, a_walk_shows_every_episode_of_the_range_once_and_goes_on_past_a_bad_one
+);
 
 fn change(definition: &str, expected_version: Option<u32>) -> ExperimentChange {
     ExperimentChange {
@@ -27,10 +28,8 @@ fn change(definition: &str, expected_version: Option<u32>) -> ExperimentChange {
     }
 }
 
-#[tokio::test]
-async fn definitions_have_versions_and_conflicts_are_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir);
+async fn definitions_have_versions_and_conflicts_are_named(site: &Site) {
+    let store = site.store();
     assert_eq!(store.save_experiment(change("{\"rate\":1}", Some(0))).await.unwrap(), 1);
     let error = store.save_experiment(change("{}", Some(0))).await.unwrap_err();
     assert!(matches!(error, EpisodeError::VersionConflict { expected: 0, found: 1, .. }), "{error}");
@@ -47,10 +46,8 @@ async fn definitions_have_versions_and_conflicts_are_named() {
     assert!(store.reader().experiment_versions("none").unwrap().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_changes_of_one_version_one_wins() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir);
+async fn of_two_changes_of_one_version_one_wins(site: &Site) {
+    let store = site.store();
     store.save_experiment(change("{}", Some(0))).await.unwrap();
     let (one, other) =
         tokio::join!(store.save_experiment(change("1", Some(1))), store.save_experiment(change("2", Some(1))));
@@ -58,10 +55,8 @@ async fn of_two_changes_of_one_version_one_wins() {
     assert_eq!(store.reader().experiment_versions("x").unwrap().len(), 2);
 }
 
-#[tokio::test]
-async fn feedback_is_stored_once_and_joined_when_its_episode_appears() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir);
+async fn feedback_is_stored_once_and_joined_when_its_episode_appears(site: &Site) {
+    let store = site.store();
     let late = Episode { experiment: Some(assignment("control")), ..episode("a", 1) };
     let mut first = feedback(&late, 3);
     first.signal = FeedbackSignal::Comment { text: "很好".to_owned() };
@@ -88,10 +83,8 @@ async fn feedback_is_stored_once_and_joined_when_its_episode_appears() {
     assert!(matches!(store.put_feedback(&bad).await, Err(EpisodeError::Invalid(_))));
 }
 
-#[tokio::test]
-async fn a_verdict_stands_and_a_missing_one_may_be_filled_in() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir);
+async fn a_verdict_stands_and_a_missing_one_may_be_filled_in(site: &Site) {
+    let store = site.store();
     let mine = episode("a", 1);
     store.append(mine.clone()).await.unwrap();
     let missing = verdict(&mine, 1, None);
@@ -110,10 +103,8 @@ async fn a_verdict_stands_and_a_missing_one_may_be_filled_in() {
     assert_eq!(reader.verdict_by_key(&"b".parse().unwrap(), &[1; 32]).unwrap(), None);
 }
 
-#[tokio::test]
-async fn the_same_question_asked_again_finds_its_verdict_by_key_and_gets_a_row_of_its_own() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir);
+async fn the_same_question_asked_again_finds_its_verdict_by_key_and_gets_a_row_of_its_own(site: &Site) {
+    let store = site.store();
     let (one, two) = (episode("a", 1), episode("a", 2));
     for episode in [&one, &two] {
         store.append(episode.clone()).await.unwrap();
@@ -125,10 +116,8 @@ async fn the_same_question_asked_again_finds_its_verdict_by_key_and_gets_a_row_o
     assert_eq!(reader.verdicts(&two.tenant, two.id).unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn rewards_are_replaced_under_the_same_weights_and_kept_beside_others() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir);
+async fn rewards_are_replaced_under_the_same_weights_and_kept_beside_others(site: &Site) {
+    let store = site.store();
     let mine = episode("a", 1);
     store.append(mine.clone()).await.unwrap();
     let newer = reward(&mine, "w1", 0.75);
@@ -151,10 +140,8 @@ fn walk(reader: &EpisodeReader, range: ScanRange) -> Vec<Result<i64, String>> {
     seen
 }
 
-#[tokio::test]
-async fn a_walk_shows_every_episode_of_the_range_once_and_goes_on_past_a_bad_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir);
+async fn a_walk_shows_every_episode_of_the_range_once_and_goes_on_past_a_bad_one(site: &Site) {
+    let store = site.store();
     let ids: Vec<EpisodeId> = (0..300).map(|_| EpisodeId::now()).collect();
     let writes = ids.iter().zip(0..).map(|(id, ms)| Episode { id: *id, ..episode("a", ms) });
     for episode in writes {
@@ -174,7 +161,7 @@ async fn a_walk_shows_every_episode_of_the_range_once_and_goes_on_past_a_bad_one
     let bad = ids[11];
     store.with_writer(move |connection| {
         let sql = "UPDATE episodes SET record_version = 99 WHERE id = ?1";
-        connection.execute(sql, [bad.0.as_bytes()]).unwrap();
+        connection.execute(sql, &[bad.0.as_bytes().into()]).unwrap();
     });
     store.append(episode("b", 0)).await.unwrap();
     let walked = walk(&reader, range);
@@ -184,7 +171,7 @@ async fn a_walk_shows_every_episode_of_the_range_once_and_goes_on_past_a_bad_one
 #[tokio::test]
 async fn a_backup_holds_everything() {
     let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir);
+    let store = EpisodeStore::open(&dir.path().join("e.db"), &settings(Durability::Strict)).unwrap();
     let (mine, run) = sampled("a", 1);
     store.append_sampled(mine.clone(), run.clone()).await.unwrap();
     store.end_shadow(&ended(&run, completed())).await.unwrap();

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use crate::error::EpisodeError;
 use crate::ledger;
-use crate::schema::{WriterLock, count, open_writer};
+use crate::schema::{WriterLock, count, open_file};
 
 /// The tables whose rows hang on episodes, and which of their rows must have one: feedback may come first.
 const HANGING: [(&str, &str); 4] =
@@ -32,7 +32,7 @@ pub fn repair(path: &Path, settings: &EpisodeSettings) -> Result<RepairReport, E
         return Err(EpisodeError::Missing { path: path.to_owned() });
     }
     let lock = WriterLock::take(path)?;
-    let mut connection = open_writer(path, settings.durability)?;
+    let mut connection = open_file(path, settings.durability)?;
     let report = put_right(&mut connection).map_err(EpisodeError::sqlite(path))?;
     // the last connection folds the log in as it closes; only then may another process write
     drop(connection);
@@ -42,7 +42,7 @@ pub fn repair(path: &Path, settings: &EpisodeSettings) -> Result<RepairReport, E
 
 fn put_right(connection: &mut Connection) -> rusqlite::Result<RepairReport> {
     let transaction = connection.transaction()?;
-    let mut report = RepairReport { runs_dropped: ledger::sweep(&transaction)?, orphans_deleted: 0 };
+    let mut report = RepairReport { runs_dropped: transaction.execute(ledger::SWEEP, [])?, orphans_deleted: 0 };
     for (table, which) in HANGING {
         report.orphans_deleted += transaction.execute(&["DELETE ", &orphans(table, which)].concat(), [])?;
     }

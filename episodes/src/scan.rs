@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 
 use recast_domain::{Episode, EpisodeId, TenantId};
-use rusqlite::params;
 
 use crate::error::EpisodeError;
 use crate::reader::{EpisodeReader, stored};
@@ -40,9 +39,8 @@ impl EpisodeReader {
             let page = self.read(|connection| {
                 let sql = "SELECT id, record_version, body FROM episodes
                     WHERE tenant = ?1 AND id > ?2 AND id <= ?3 ORDER BY id LIMIT ?4";
-                let mut statement = connection.prepare_cached(sql)?;
-                let rows = statement.query_map(params![tenant.as_str(), after, until, PAGE as i64], stored)?;
-                rows.collect::<rusqlite::Result<Vec<_>>>()
+                let values = [tenant.as_str().into(), (&after).into(), (&until).into(), PAGE.into()];
+                connection.query(sql, &values, stored)
             })?;
             let Some(last) = page.last() else { return Ok(shown) };
             after = last.id;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use recast_config::Durability;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::db::{self, Place};
 use crate::error::EpisodeError;
 use crate::migrations::MIGRATIONS;
 
@@ -40,11 +41,22 @@ pub(crate) fn count(connection: &Connection, sql: &str) -> rusqlite::Result<u64>
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Opens (or makes) the store for its one writer, and brings it to the current version.
+/// Opens an existing store for reading.
+///
+/// # Errors
+/// When there is no store, or it is not of this version.
+pub(crate) fn open_reader(place: &Place) -> Result<db::Connection, EpisodeError> {
+    match place {
+        Place::File(path) => open_file_reader(path).map(db::Connection::from),
+        Place::Server(url) => crate::postgres::open_reader(url),
+    }
+}
+
+/// Opens (or makes) a file for its one writer, and brings it to the current version.
 ///
 /// # Errors
 /// When the file is not a store, is of a newer version, or cannot be written.
-pub(crate) fn open_writer(path: &Path, durability: Durability) -> Result<Connection, EpisodeError> {
+pub(crate) fn open_file(path: &Path, durability: Durability) -> Result<Connection, EpisodeError> {
     let sqlite = EpisodeError::sqlite(path);
     let mut connection = Connection::open(path).map_err(&sqlite)?;
     prepare(&connection, durability).map_err(&sqlite)?;
@@ -78,11 +90,11 @@ fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<
     connection.pragma_update(None, "cache_size", -16_384)
 }
 
-/// Opens an existing store for reading. Read-only connections never checkpoint, so the writer stays the only one.
+/// Opens an existing file for reading. Read-only connections never checkpoint, so the writer stays the only one.
 ///
 /// # Errors
 /// When there is no store, or it is not of this version.
-pub(crate) fn open_reader(path: &Path) -> Result<Connection, EpisodeError> {
+pub(crate) fn open_file_reader(path: &Path) -> Result<Connection, EpisodeError> {
     let (connection, found) = open_any(path)?;
     if found == SCHEMA_VERSION { Ok(connection) } else { Err(older(path, found)) }
 }
@@ -164,15 +176,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("e.db");
         for _ in 0..2 {
-            assert_eq!(version(&open_writer(&path, Durability::Strict).unwrap()).unwrap(), SCHEMA_VERSION);
+            assert_eq!(version(&open_file(&path, Durability::Strict).unwrap()).unwrap(), SCHEMA_VERSION);
         }
-        assert!(open_reader(&path).is_ok());
+        assert!(open_file_reader(&path).is_ok());
     }
 
     #[test]
     fn strict_commits_reach_the_disk_and_space_can_be_given_back() {
         let dir = tempfile::tempdir().unwrap();
-        let connection = open_writer(&dir.path().join("e.db"), Durability::Strict).unwrap();
+        let connection = open_file(&dir.path().join("e.db"), Durability::Strict).unwrap();
         let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(number("PRAGMA synchronous"), 2, "FULL");
         assert_eq!(number("PRAGMA auto_vacuum"), 2, "INCREMENTAL");
@@ -184,21 +196,21 @@ mod tests {
     fn a_newer_store_is_refused_by_both_doors() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("e.db");
-        let connection = open_writer(&path, Durability::Strict).unwrap();
+        let connection = open_file(&path, Durability::Strict).unwrap();
         connection.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
         drop(connection);
-        assert!(matches!(open_writer(&path, Durability::Strict), Err(EpisodeError::Schema { .. })));
-        assert!(open_reader(&path).unwrap_err().to_string().ends_with("update recast"));
+        assert!(matches!(open_file(&path, Durability::Strict), Err(EpisodeError::Schema { .. })));
+        assert!(open_file_reader(&path).unwrap_err().to_string().ends_with("update recast"));
     }
 
     #[test]
     fn what_is_no_store_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("e.db");
-        assert!(matches!(open_reader(&path), Err(EpisodeError::Missing { .. })));
+        assert!(matches!(open_file_reader(&path), Err(EpisodeError::Missing { .. })));
         std::fs::write(&path, "this is a text and no database at all".repeat(40)).unwrap();
-        assert!(matches!(open_writer(&path, Durability::Strict), Err(EpisodeError::Damaged { .. })));
-        assert!(matches!(open_reader(&path), Err(EpisodeError::Damaged { .. })));
+        assert!(matches!(open_file(&path, Durability::Strict), Err(EpisodeError::Damaged { .. })));
+        assert!(matches!(open_file_reader(&path), Err(EpisodeError::Damaged { .. })));
     }
 
     #[test]

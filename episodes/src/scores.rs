@@ -2,9 +2,9 @@
 //! and parts are JSON values of whoever writes them.
 
 use recast_domain::{EpisodeId, TenantId};
-use rusqlite::{Connection, params};
 use serde_json::Value;
 
+use crate::db::{Connection, Result, Row};
 use crate::error::EpisodeError;
 use crate::ledger::has_episode;
 use crate::reader::{EpisodeReader, hex};
@@ -123,7 +123,7 @@ impl PutCounts {
         self.no_episode += other.no_episode;
     }
 
-    fn count(&mut self, connection: &Connection, changed: usize, key: (&str, &[u8; 16])) -> rusqlite::Result<()> {
+    fn count(&mut self, connection: &Connection, changed: usize, key: (&str, &[u8; 16])) -> Result<()> {
         if changed > 0 {
             self.stored += 1;
         } else if has_episode(connection, key.0, key.1)? {
@@ -136,47 +136,49 @@ impl PutCounts {
 }
 
 /// # Errors
-/// When SQLite fails.
-pub(crate) fn put_verdicts(connection: &Connection, verdicts: &[VerdictRecord]) -> rusqlite::Result<Written> {
-    let mut statement = connection.prepare_cached(PUT_VERDICT)?;
+/// When the database fails.
+pub(crate) fn put_verdicts(connection: &Connection, verdicts: &[VerdictRecord]) -> Result<Written> {
     let mut counts = PutCounts::default();
     for one in verdicts {
         let (tenant, episode) = (one.tenant.as_str(), one.episode.0.as_bytes());
-        let changed = statement.execute(params![
-            tenant,
-            episode,
-            one.side.text(),
-            one.judge,
-            one.prompt_version,
-            one.schema_version,
-            one.key,
-            if one.scores.is_some() { "scored" } else { "missing" },
-            one.scores.as_ref().map(Value::to_string),
-            one.reason,
-            one.raw,
-            one.created_ms
-        ])?;
+        let (side, scores) = (one.side.text(), one.scores.as_ref().map(Value::to_string));
+        let values = [
+            tenant.into(),
+            episode.into(),
+            (&side).into(),
+            (&one.judge).into(),
+            (&one.prompt_version).into(),
+            one.schema_version.into(),
+            (&one.key).into(),
+            if one.scores.is_some() { "scored" } else { "missing" }.into(),
+            scores.as_ref().into(),
+            (&one.reason).into(),
+            (&one.raw).into(),
+            one.created_ms.into(),
+        ];
+        let changed = connection.execute(PUT_VERDICT, &values)?;
         counts.count(connection, changed, (tenant, episode))?;
     }
     Ok(Written::Counted(counts))
 }
 
 /// # Errors
-/// When SQLite fails.
-pub(crate) fn put_rewards(connection: &Connection, rewards: &[RewardRecord]) -> rusqlite::Result<Written> {
-    let mut statement = connection.prepare_cached(PUT_REWARD)?;
+/// When the database fails.
+pub(crate) fn put_rewards(connection: &Connection, rewards: &[RewardRecord]) -> Result<Written> {
     let mut counts = PutCounts::default();
     for one in rewards {
         let (tenant, episode) = (one.tenant.as_str(), one.episode.0.as_bytes());
-        let changed = statement.execute(params![
-            tenant,
-            episode,
-            one.side.text(),
-            one.reward_version,
-            one.weights_hash,
-            one.parts.to_string(),
-            one.created_ms
-        ])?;
+        let (side, parts) = (one.side.text(), one.parts.to_string());
+        let values = [
+            tenant.into(),
+            episode.into(),
+            (&side).into(),
+            one.reward_version.into(),
+            (&one.weights_hash).into(),
+            (&parts).into(),
+            one.created_ms.into(),
+        ];
+        let changed = connection.execute(PUT_REWARD, &values)?;
         counts.count(connection, changed, (tenant, episode))?;
     }
     Ok(Written::Counted(counts))
@@ -188,7 +190,7 @@ type StoredVerdict = ([u8; 16], String, String, String, u32, [u8; 32], Option<St
 const VERDICT: &str =
     "SELECT episode, side, judge, prompt_version, schema_version, key, scores, reason, raw, created_ms FROM verdicts";
 
-fn stored_verdict(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredVerdict> {
+fn stored_verdict(row: Row<'_>) -> Result<StoredVerdict> {
     Ok((
         row.get(0)?,
         row.get(1)?,
@@ -203,7 +205,7 @@ fn stored_verdict(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredVerdict> {
     ))
 }
 
-fn verdict(tenant: &TenantId, stored: StoredVerdict) -> Result<VerdictRecord, EpisodeError> {
+fn verdict(tenant: &TenantId, stored: StoredVerdict) -> std::result::Result<VerdictRecord, EpisodeError> {
     let (id, side, judge, prompt_version, schema_version, key, scores, reason, raw, created_ms) = stored;
     Ok(VerdictRecord {
         tenant: tenant.clone(),
@@ -220,12 +222,12 @@ fn verdict(tenant: &TenantId, stored: StoredVerdict) -> Result<VerdictRecord, Ep
     })
 }
 
-fn read_side(id: &[u8; 16], text: &str) -> Result<Side, EpisodeError> {
+fn read_side(id: &[u8; 16], text: &str) -> std::result::Result<Side, EpisodeError> {
     Side::parse(text)
         .ok_or_else(|| EpisodeError::Unreadable { id: hex(id), message: format!("{text:?} is no side of an episode") })
 }
 
-fn read_json(id: &[u8; 16], text: &str) -> Result<Value, EpisodeError> {
+fn read_json(id: &[u8; 16], text: &str) -> std::result::Result<Value, EpisodeError> {
     serde_json::from_str(text)
         .map_err(|error| EpisodeError::Unreadable { id: hex(id), message: format!("its scores: {error}") })
 }
@@ -235,12 +237,14 @@ impl EpisodeReader {
     ///
     /// # Errors
     /// When the store, or one of the verdicts, cannot be read.
-    pub fn verdicts(&self, tenant: &TenantId, episode: EpisodeId) -> Result<Vec<VerdictRecord>, EpisodeError> {
+    pub fn verdicts(
+        &self,
+        tenant: &TenantId,
+        episode: EpisodeId,
+    ) -> std::result::Result<Vec<VerdictRecord>, EpisodeError> {
         let rows = self.read(|connection| {
             let sql = format!("{VERDICT} WHERE tenant = ?1 AND episode = ?2 ORDER BY side, created_ms, key");
-            let mut statement = connection.prepare_cached(&sql)?;
-            let rows = statement.query_map((tenant.as_str(), episode.0.as_bytes()), stored_verdict)?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
+            connection.query(&sql, &[tenant.as_str().into(), episode.0.as_bytes().into()], stored_verdict)
         })?;
         rows.into_iter().map(|row| verdict(tenant, row)).collect()
     }
@@ -249,11 +253,14 @@ impl EpisodeReader {
     ///
     /// # Errors
     /// When the store, or the verdict, cannot be read.
-    pub fn verdict_by_key(&self, tenant: &TenantId, key: &[u8; 32]) -> Result<Option<VerdictRecord>, EpisodeError> {
+    pub fn verdict_by_key(
+        &self,
+        tenant: &TenantId,
+        key: &[u8; 32],
+    ) -> std::result::Result<Option<VerdictRecord>, EpisodeError> {
         let row = self.read(|connection| {
             let sql = format!("{VERDICT} WHERE tenant = ?1 AND key = ?2 ORDER BY state DESC, created_ms LIMIT 1");
-            let mut statement = connection.prepare_cached(&sql)?;
-            statement.query_map((tenant.as_str(), key), stored_verdict)?.next().transpose()
+            connection.first(&sql, &[tenant.as_str().into(), key.into()], stored_verdict)
         })?;
         row.map(|row| verdict(tenant, row)).transpose()
     }
@@ -262,17 +269,17 @@ impl EpisodeReader {
     ///
     /// # Errors
     /// When the store, or one of the rewards, cannot be read.
-    pub fn rewards(&self, tenant: &TenantId, episode: EpisodeId) -> Result<Vec<RewardRecord>, EpisodeError> {
+    pub fn rewards(
+        &self,
+        tenant: &TenantId,
+        episode: EpisodeId,
+    ) -> std::result::Result<Vec<RewardRecord>, EpisodeError> {
         let rows = self.read(|connection| {
             let sql = "SELECT side, reward_version, weights_hash, parts, created_ms FROM rewards
                 WHERE tenant = ?1 AND episode = ?2 ORDER BY side, weights_hash";
-            let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map((tenant.as_str(), episode.0.as_bytes()), |row| {
-                let reward: (String, u32, String, String, i64) =
-                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-                Ok(reward)
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
+            connection.query(sql, &[tenant.as_str().into(), episode.0.as_bytes().into()], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+            })
         })?;
         let id = episode.0.as_bytes();
         let reward = |(side, reward_version, weights_hash, parts, created_ms): (String, u32, String, String, i64)| {

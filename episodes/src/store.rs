@@ -11,13 +11,14 @@ use recast_domain::{Episode, EpisodeId, Feedback, ShadowRun, TenantId};
 use tokio::sync::oneshot;
 
 use crate::bounds::Bounds;
+use crate::db::{Connection, Place};
 use crate::definitions::ExperimentChange;
 use crate::error::{EpisodeError, NotStored};
 use crate::feedback::{self, FeedbackStored};
 use crate::ledger::{self, ShadowEnd};
+use crate::link::Link;
 use crate::reader::{EpisodeFilter, EpisodeReader};
 use crate::record::{self, Row};
-use crate::schema::{WriterLock, open_writer};
 use crate::scores::{PutCounts, RewardRecord, VerdictRecord};
 use crate::write::{Applied, Write, Written};
 use crate::writer::{Job, Probes, Shared, Writer};
@@ -58,20 +59,33 @@ impl fmt::Debug for EpisodeStore {
 }
 
 impl EpisodeStore {
-    /// Opens the store at `path` for writing, making it and its folder where they are missing.
+    /// Opens the store at `place` for writing: a file, which is made with its folder where it is missing, or a server,
+    /// where the tables are made. A file has one writer; a server any number.
     ///
     /// # Errors
-    /// When another process writes to it, or it is damaged, of a newer version, or cannot be written.
-    pub fn open(path: &Path, settings: &EpisodeSettings) -> Result<Self, EpisodeError> {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(dir).map_err(EpisodeError::io(dir))?;
-        Self::open_with(path, settings, Probes::system(dir.to_owned()))
+    /// When another process writes to the file, or the store is damaged, of a newer version, or cannot be reached or
+    /// written.
+    pub fn open(place: impl Into<Place>, settings: &EpisodeSettings) -> Result<Self, EpisodeError> {
+        let place = place.into();
+        let probes = match &place {
+            Place::File(path) => {
+                let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                std::fs::create_dir_all(dir).map_err(EpisodeError::io(dir))?;
+                Probes::system(dir.to_owned())
+            }
+            Place::Server(_) => Probes::remote(),
+        };
+        Self::open_with(&place, settings, probes)
     }
 
-    pub(crate) fn open_with(path: &Path, settings: &EpisodeSettings, probes: Probes) -> Result<Self, EpisodeError> {
-        let lock = WriterLock::take(path)?;
-        let connection = open_writer(path, settings.durability)?;
-        let sweep = !end_left_runs(&connection, path)?;
+    pub(crate) fn open_with(
+        place: impl Into<Place>,
+        settings: &EpisodeSettings,
+        probes: Probes,
+    ) -> Result<Self, EpisodeError> {
+        let place = place.into();
+        let (link, connection) = Link::open(&place, settings.durability)?;
+        let sweep = !end_left_runs(&connection, &place)?;
         let batch_max = settings.batch_max.max(1);
         let (sender, jobs) = sync_channel((batch_max * QUEUE_BATCHES).max(1024));
         let shared = Arc::new(Shared::default());
@@ -84,15 +98,15 @@ impl EpisodeStore {
             durability: settings.durability,
             batch_max,
             low_water_bytes: settings.low_water_bytes,
-            lock,
+            link,
             sweep,
         };
         let thread = std::thread::Builder::new().name("episode-writer".to_owned()).spawn(move || writer.run());
         Ok(Self {
             jobs: RwLock::new(Some(sender)),
-            thread: Mutex::new(Some(thread.map_err(EpisodeError::io(path))?)),
+            thread: Mutex::new(Some(thread.map_err(EpisodeError::io(Path::new("episode-writer")))?)),
             shared,
-            reader: Arc::new(EpisodeReader::open(path)?),
+            reader: Arc::new(EpisodeReader::open(place)?),
             durability: settings.durability,
         })
     }
@@ -304,7 +318,7 @@ impl EpisodeStore {
 
     /// Runs `action` on the writer's own connection, in its turn.
     #[cfg(test)]
-    pub(crate) fn with_writer(&self, action: impl FnOnce(&rusqlite::Connection) + Send + 'static) {
+    pub(crate) fn with_writer(&self, action: impl FnOnce(&Connection) + Send + 'static) {
         let jobs = self.jobs.read().unwrap();
         jobs.as_ref().unwrap().send(Job::With(Box::new(action))).unwrap();
     }
@@ -312,7 +326,7 @@ impl EpisodeStore {
 
 /// Ends the shadow runs that an earlier process left behind. `false` where the disk is too full for it: a store that
 /// cannot write does not stop answers, so that the first transaction does it later.
-fn end_left_runs(connection: &rusqlite::Connection, path: &Path) -> Result<bool, EpisodeError> {
+fn end_left_runs(connection: &Connection, place: &Place) -> Result<bool, EpisodeError> {
     match ledger::sweep(connection) {
         Ok(0) => Ok(true),
         Ok(ended) => {
@@ -320,7 +334,7 @@ fn end_left_runs(connection: &rusqlite::Connection, path: &Path) -> Result<bool,
             Ok(true)
         }
         Err(error) if NotStored::from(&error) == NotStored::DiskFull => Ok(false),
-        Err(error) => Err(EpisodeError::sqlite(path)(error)),
+        Err(error) => Err(place.error(error)),
     }
 }
 

@@ -3,7 +3,12 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
 use super::*;
+use crate::test_site::{Site, on_both};
 use crate::testing::{episode, settings};
+
+on_both!(
+    async: what_64_appenders_are_told_is_what_is_there, a_repeated_episode_is_stored_once, closing_keeps_what_group_mode_queued_and_refuses_what_comes_later, below_the_low_water_mark_nothing_is_stored_until_there_is_room, a_full_queue_refuses_at_once
+);
 
 fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
@@ -14,10 +19,8 @@ async fn ids(store: &EpisodeStore, name: &str) -> BTreeSet<EpisodeId> {
     found.iter().map(|episode| episode.id).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_64_appenders_are_told_is_what_is_there() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(EpisodeStore::open(&dir.path().join("e.db"), &settings(Durability::Strict)).unwrap());
+async fn what_64_appenders_are_told_is_what_is_there(site: &Site) {
+    let store = Arc::new(site.store());
     let tasks: Vec<_> = (0..64)
         .map(|client| {
             let store = Arc::clone(&store);
@@ -47,21 +50,16 @@ async fn what_64_appenders_are_told_is_what_is_there() {
     assert_eq!((health.stored, health.failed, health.queued, health.problem), (640, 0, 0, None));
 }
 
-#[tokio::test]
-async fn a_repeated_episode_is_stored_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = EpisodeStore::open(&dir.path().join("e.db"), &settings(Durability::Strict)).unwrap();
+async fn a_repeated_episode_is_stored_once(site: &Site) {
+    let store = site.store();
     let first = episode("a", 1);
     store.append(first.clone()).await.unwrap();
     store.append(Episode { created_ms: 2, ..first.clone() }).await.unwrap();
     assert_eq!(store.list(&EpisodeFilter::newest(tenant("a"), 10)).await.unwrap(), [first]);
 }
 
-#[tokio::test]
-async fn closing_keeps_what_group_mode_queued_and_refuses_what_comes_later() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("e.db");
-    let store = EpisodeStore::open(&path, &settings(Durability::Group)).unwrap();
+async fn closing_keeps_what_group_mode_queued_and_refuses_what_comes_later(site: &Site) {
+    let store = site.open(Durability::Group);
     for ms in 0..200 {
         store.append(episode("a", ms)).await.unwrap();
     }
@@ -69,9 +67,9 @@ async fn closing_keeps_what_group_mode_queued_and_refuses_what_comes_later() {
     store.close().await;
     assert!(matches!(store.append(episode("a", 0)).await, Err(EpisodeError::Closed)));
     assert_eq!(ids(&store, "a").await.len(), 200);
-    let log = std::fs::metadata(crate::schema::beside(&path, "-wal"));
+    let log = std::fs::metadata(site.folder().join("e.db-wal"));
     assert_eq!(log.map_or(0, |log| log.len()), 0, "the log is folded in");
-    assert!(EpisodeStore::open(&path, &settings(Durability::Group)).is_ok(), "the store is free again");
+    assert!(EpisodeStore::open(site.place(), &settings(Durability::Group)).is_ok(), "the store is free again");
 }
 
 #[tokio::test]
@@ -90,9 +88,9 @@ async fn a_second_writer_is_refused_and_a_reader_is_not() {
 /// Caps the writer's file at its present size (as a full disk would), or frees it.
 fn cap_pages(store: &EpisodeStore, capped: bool) {
     store.with_writer(move |connection| {
-        let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let pages = connection.number("PRAGMA page_count", &[]).unwrap();
         let cap = if capped { pages } else { 1 << 30 };
-        connection.query_row(&format!("PRAGMA max_page_count = {cap}"), [], |_| Ok(())).unwrap();
+        connection.number(&format!("PRAGMA max_page_count = {cap}"), &[]).unwrap();
     });
 }
 
@@ -151,14 +149,12 @@ async fn a_full_disk_refuses_and_resumes_in_group_mode() {
     full_disk(Durability::Group).await;
 }
 
-#[tokio::test]
-async fn below_the_low_water_mark_nothing_is_stored_until_there_is_room() {
-    let dir = tempfile::tempdir().unwrap();
+async fn below_the_low_water_mark_nothing_is_stored_until_there_is_room(site: &Site) {
     let free = Arc::new(AtomicU64::new(99));
     let seen = Arc::clone(&free);
     let probes = Probes { now_ms: Box::new(|| 0), free_bytes: Box::new(move || Some(seen.load(Ordering::SeqCst))) };
     let settings = EpisodeSettings { low_water_bytes: 100, ..settings(Durability::Strict) };
-    let store = EpisodeStore::open_with(&dir.path().join("e.db"), &settings, probes).unwrap();
+    let store = EpisodeStore::open_with(site.place(), &settings, probes).unwrap();
     let error = store.append(episode("a", 1)).await.unwrap_err();
     assert!(matches!(error, EpisodeError::NotStored(NotStored::LowWater { free: 99, wanted: 100 })), "{error}");
     free.store(100, Ordering::SeqCst);
@@ -167,10 +163,8 @@ async fn below_the_low_water_mark_nothing_is_stored_until_there_is_room() {
     assert_eq!((health.stored, health.failed, health.problem), (1, 1, None));
 }
 
-#[tokio::test]
-async fn a_full_queue_refuses_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = EpisodeStore::open(&dir.path().join("e.db"), &settings(Durability::Group)).unwrap();
+async fn a_full_queue_refuses_at_once(site: &Site) {
+    let store = site.open(Durability::Group);
     let (release, held) = std::sync::mpsc::channel::<()>();
     store.with_writer(move |_| held.recv().unwrap_or_default());
     let mut outcome = Ok(());

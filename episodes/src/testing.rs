@@ -13,7 +13,14 @@ use crate::write::{Write, commit};
 use crate::{feedback as events, ledger};
 
 pub(crate) fn settings(durability: Durability) -> EpisodeSettings {
-    EpisodeSettings { durability, batch_max: 64, retention_days: 0, max_bytes: u64::MAX, low_water_bytes: 0 }
+    EpisodeSettings {
+        url: String::new().into(),
+        durability,
+        batch_max: 64,
+        retention_days: 0,
+        max_bytes: u64::MAX,
+        low_water_bytes: 0,
+    }
 }
 
 /// An episode of `tenant` created at `created_ms`, with something in every field.
@@ -66,7 +73,7 @@ pub(crate) fn degraded(tenant: &str, created_ms: i64) -> Episode {
 }
 
 /// Writes `episodes` as the writer would.
-pub(crate) fn insert(connection: &mut rusqlite::Connection, episodes: &[Episode]) {
+pub(crate) fn insert(connection: &crate::db::Connection, episodes: &[Episode]) {
     let writes: Vec<_> = episodes.iter().map(|episode| Write::Episode(encode(episode).unwrap())).collect();
     let applied = commit(connection, writes.iter(), false).unwrap();
     assert!(applied.iter().all(Result::is_ok), "{applied:?}");

@@ -1,7 +1,6 @@
 //! What can be written, and how a batch of it becomes one transaction.
 
-use rusqlite::{Connection, ErrorCode, Statement, TransactionBehavior, params};
-
+use crate::db::{self, Connection};
 use crate::definitions::{self, ExperimentChange};
 use crate::error::NotStored;
 use crate::feedback::{self, FeedbackRow};
@@ -71,44 +70,65 @@ pub(crate) enum Written {
 /// What became of one write: refused for what it is, or done.
 pub(crate) type Applied = Result<Written, NotStored>;
 
+/// How often a batch is written that the server undid.
+const TRIES: usize = 5;
+
 /// Writes everything in one transaction. `sweep` ends the shadow runs of an earlier process in it, too, before anything
 /// else.
 ///
 /// # Errors
 /// When the transaction as a whole fails; then nothing of it is stored.
 pub(crate) fn commit<'a>(
-    connection: &mut Connection,
+    connection: &Connection,
+    writes: impl Iterator<Item = &'a Write> + Clone,
+    sweep: bool,
+) -> db::Result<Vec<Applied>> {
+    // after a refused statement a server does nothing more until it is undone, and undoing one alone takes two more
+    // calls for each: that is done only for a batch where one was refused
+    let mut each_alone = connection.file().is_some();
+    for _ in 1..TRIES {
+        match attempt(connection, writes.clone(), sweep, each_alone) {
+            Err(error) if error.is_the_rows_fault() && !each_alone => each_alone = true,
+            Err(error) if error.is_worth_another_try() => {}
+            outcome => return outcome,
+        }
+    }
+    attempt(connection, writes, sweep, each_alone)
+}
+
+fn attempt<'a>(
+    connection: &Connection,
     writes: impl Iterator<Item = &'a Write>,
     sweep: bool,
-) -> rusqlite::Result<Vec<Applied>> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    each_alone: bool,
+) -> db::Result<Vec<Applied>> {
+    let transaction = connection.begin()?;
     let mut applied = Vec::with_capacity(writes.size_hint().0);
-    {
-        if sweep {
-            ledger::sweep(&transaction)?;
-        }
-        let mut insert = transaction.prepare_cached(INSERT)?;
-        for write in writes {
-            let outcome = match write {
-                Write::Episode(row) => insert_episode(&mut insert, row),
-                several => together(&transaction, || apply(&transaction, &mut insert, several)),
-            };
-            applied.push(match outcome {
-                Ok(written) => Ok(written),
-                Err(error) if is_the_rows_fault(&error) => Err(NotStored::Failed(error.to_string())),
-                Err(error) => return Err(error),
-            });
-        }
+    if sweep {
+        ledger::sweep(connection)?;
+    }
+    for write in writes {
+        let outcome = match write {
+            // SQLite undoes one statement by itself
+            Write::Episode(row) if connection.file().is_some() => insert_episode(connection, row),
+            write if each_alone => together(connection, || apply(connection, write)),
+            write => apply(connection, write),
+        };
+        applied.push(match outcome {
+            Ok(written) => Ok(written),
+            Err(error) if each_alone && error.is_the_rows_fault() => Err(NotStored::Failed(error.to_string())),
+            Err(error) => return Err(error),
+        });
     }
     transaction.commit()?;
     Ok(applied)
 }
 
-fn apply(connection: &Connection, insert: &mut Statement<'_>, write: &Write) -> rusqlite::Result<Written> {
+fn apply(connection: &Connection, write: &Write) -> db::Result<Written> {
     match write {
-        Write::Episode(row) => insert_episode(insert, row),
+        Write::Episode(row) => insert_episode(connection, row),
         Write::Sampled(row, run) => {
-            let written = insert_episode(insert, row)?;
+            let written = insert_episode(connection, row)?;
             ledger::insert(connection, run)?;
             Ok(written)
         }
@@ -122,44 +142,36 @@ fn apply(connection: &Connection, insert: &mut Statement<'_>, write: &Write) -> 
     }
 }
 
-fn insert_episode(insert: &mut Statement<'_>, row: &Row) -> rusqlite::Result<Written> {
+fn insert_episode(connection: &Connection, row: &Row) -> db::Result<Written> {
     let experiment = row.experiment.as_ref();
-    let inserted = insert.execute(params![
-        row.tenant,
-        row.id,
-        row.created_ms,
-        RECORD_VERSION,
-        row.policy,
-        row.degraded,
-        row.user_id,
-        row.conversation_id,
-        row.body,
-        experiment.map(|assignment| &assignment.experiment),
-        experiment.map(|assignment| assignment.version),
-        experiment.map(|assignment| &assignment.arm)
-    ])?;
-    Ok(if inserted > 0 { Written::Stored } else { Written::Known })
+    let values = [
+        (&row.tenant).into(),
+        (&row.id).into(),
+        row.created_ms.into(),
+        RECORD_VERSION.into(),
+        (&row.policy).into(),
+        row.degraded.into(),
+        row.user_id.as_ref().into(),
+        row.conversation_id.as_ref().into(),
+        (&row.body).into(),
+        experiment.map(|assignment| &assignment.experiment).into(),
+        experiment.map(|assignment| assignment.version).into(),
+        experiment.map(|assignment| &assignment.arm).into(),
+    ];
+    Ok(if connection.execute(INSERT, &values)? > 0 { Written::Stored } else { Written::Known })
 }
 
-/// Several statements that SQLite undoes together where it refuses one of them.
-fn together<T>(connection: &Connection, write: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    let run = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
+/// Several statements that are undone together where one of them is refused.
+fn together<T>(connection: &Connection, write: impl FnOnce() -> db::Result<T>) -> db::Result<T> {
+    let run = |sql: &str| connection.execute(sql, &[]).map(drop);
     run("SAVEPOINT together")?;
     let outcome = write();
     match &outcome {
-        Err(error) if is_the_rows_fault(error) => run("ROLLBACK TO together")?,
-        // SQLite may have ended the transaction by itself
+        Err(error) if error.is_the_rows_fault() => run("ROLLBACK TO together")?,
+        // the database may have ended the transaction by itself
         Err(_) => return outcome,
         Ok(_) => {}
     }
     run("RELEASE together")?;
     outcome
-}
-
-/// Such a statement is undone alone; the transaction goes on.
-fn is_the_rows_fault(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
-    )
 }

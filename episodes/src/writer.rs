@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use recast_config::Durability;
-use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::bounds::Bounds;
+use crate::db::Connection;
 use crate::error::NotStored;
-use crate::schema::{SCHEMA_VERSION, WriterLock};
+use crate::link::Link;
+use crate::schema::SCHEMA_VERSION;
 use crate::write::{Applied, Write, commit};
 
 /// How long episodes gather in group mode: with the commit itself, an episode is on its way to disk within 20 ms.
@@ -97,6 +98,11 @@ impl Probes {
     pub(crate) fn system(dir: PathBuf) -> Self {
         Self { now_ms: Box::new(now_ms), free_bytes: Box::new(move || free_bytes(&dir)) }
     }
+
+    /// The real ones, for a store on a server: its disk is its own business.
+    pub(crate) fn remote() -> Self {
+        Self { now_ms: Box::new(now_ms), free_bytes: Box::new(|| None) }
+    }
 }
 
 fn now_ms() -> i64 {
@@ -119,13 +125,13 @@ pub(crate) struct Writer {
     pub durability: Durability,
     pub batch_max: usize,
     pub low_water_bytes: u64,
-    pub lock: WriterLock,
+    pub link: Link,
     /// Whether the first transaction has yet to end the shadow runs of an earlier process.
     pub sweep: bool,
 }
 
 impl Writer {
-    /// Writes until every sender is gone and the queue is empty; then folds the WAL into the store.
+    /// Writes until every sender is gone and the queue is empty; then gives the store free.
     pub(crate) fn run(mut self) {
         let (mut more_queued, mut since_bounds) = (false, 0);
         while let Some(batch) = self.next_batch(more_queued) {
@@ -141,15 +147,15 @@ impl Writer {
                 continue;
             }
             since_bounds = 0;
+            if let Err(cause) = self.link.tend(&mut self.connection, false) {
+                self.shared.note(Some(cause));
+                continue;
+            }
             if let Err(error) = self.bounds.step(&self.connection, (self.probes.now_ms)()) {
                 tracing::warn!(%error, "old episodes cannot be deleted now");
             }
         }
-        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-            tracing::warn!(%error, "the write-ahead log stays beside the store: the next start reads it");
-        }
-        drop(self.connection);
-        drop(self.lock);
+        self.link.close(self.connection);
     }
 
     /// What to commit together next; empty when it is time to look around; `None` at the end.
@@ -186,10 +192,7 @@ impl Writer {
 
     fn store(&mut self, batch: Vec<Waiting>) {
         metrics::histogram!("recast_episodes_batch_size").record(batch.len() as f64);
-        let outcome = self.room().and_then(|()| {
-            commit(&mut self.connection, batch.iter().map(|waiting| &waiting.write), self.sweep)
-                .map_err(|error| NotStored::from(&error))
-        });
+        let outcome = self.room().and_then(|()| self.commit(&batch));
         let applied = match outcome {
             Ok(applied) => {
                 self.sweep = false;
@@ -216,6 +219,16 @@ impl Writer {
         }
     }
 
+    /// Commits a batch; once more where the connection broke on the way.
+    fn commit(&mut self, batch: &[Waiting]) -> Result<Vec<Applied>, NotStored> {
+        let writes = batch.iter().map(|waiting| &waiting.write);
+        self.link.hold(&mut self.connection)?;
+        commit(&self.connection, writes.clone(), self.sweep).or_else(|error| {
+            self.link.after(&error, &mut self.connection)?;
+            commit(&self.connection, writes, self.sweep).map_err(|error| NotStored::from(&error))
+        })
+    }
+
     fn room(&self) -> Result<(), NotStored> {
         match (self.probes.free_bytes)() {
             Some(free) if free < self.low_water_bytes => {
@@ -227,13 +240,19 @@ impl Writer {
 
     /// Nobody writes: see whether one could, so that a full disk shows before it costs an episode, and shows no longer
     /// than it lasts.
-    fn look_around(&self) {
+    fn look_around(&mut self) {
         let writable = self.room().and_then(|()| {
-            if !self.shared.failing.load(Ordering::Acquire) {
-                return Ok(());
+            let failing = self.shared.failing.load(Ordering::Acquire);
+            match self.connection.file() {
+                None => {
+                    self.link.hold(&mut self.connection).and_then(|()| self.link.tend(&mut self.connection, failing))
+                }
+                Some(_) if !failing => Ok(()),
+                Some(file) => {
+                    let same_version = file.pragma_update(None, "user_version", SCHEMA_VERSION);
+                    same_version.map_err(|error| NotStored::from(&error.into()))
+                }
             }
-            let same_version = self.connection.pragma_update(None, "user_version", SCHEMA_VERSION);
-            same_version.map_err(|error| NotStored::from(&error))
         });
         self.shared.note(writable.err());
     }

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use http::HeaderMap;
 use recast_config::{Settings, TenantProfile};
 use recast_domain::TenantId;
-use recast_episodes::EpisodeStore;
+use recast_episodes::{EpisodeStore, Place};
 use recast_retrieval::Retriever;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -105,7 +105,7 @@ impl Gateway {
         let listener = bind(listen).map_err(GatewayError::listen(listen))?;
         let address = listener.local_addr().map_err(GatewayError::listen(listen))?;
         let parts = Parts::open(&settings).await?;
-        let episodes = Arc::new(EpisodeStore::open(&settings.episodes_file(), &settings.episodes)?);
+        let episodes = Arc::new(EpisodeStore::open(Place::of(&settings)?, &settings.episodes)?);
         let key_file = KeyFile::new(settings.keys_file());
         let ring = KeyRing::new(key_file.list()?);
         let limits = Arc::new(Limits::new(&settings.admission));

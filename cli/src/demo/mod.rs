@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use recast_config::Settings;
 use recast_domain::{ShadowKind, ShadowOutcome, Split, TenantId};
-use recast_episodes::{EpisodeReader, RunCursor};
+use recast_episodes::{EpisodeReader, Place, RunCursor};
 use recast_experiments::report::compute;
 use recast_gateway::{Gateway, RunningGateway, Scope, init_telemetry, report_input};
 use secrecy::ExposeSecret;
@@ -85,7 +85,7 @@ async fn demo(args: &DemoArgs, settings: Settings, tenants: &[LabelledTenant]) -
     if replayed.answered == 0 {
         bail!("no question was answered");
     }
-    let reader = EpisodeReader::open(&settings.episodes_file())?;
+    let reader = EpisodeReader::open(Place::of(&settings)?)?;
     let ids: Vec<TenantId> = tenants.iter().map(|tenant| tenant.profile.id.clone()).collect();
     let left = drained(&reader, &ids, EXPERIMENT, PACE).await?;
     if left > 0 {

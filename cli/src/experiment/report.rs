@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use recast_episodes::EpisodeReader;
+use recast_episodes::{EpisodeReader, Place};
 use recast_experiments::report::{Report, compute, html, text};
 use recast_gateway::report_input;
 
@@ -13,7 +13,7 @@ use crate::{config, out};
 /// `recast experiment report`
 pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let settings = config::effective(&args.settings)?.settings;
-    let reader = EpisodeReader::open(&settings.episodes_file())?;
+    let reader = EpisodeReader::open(Place::of(&settings)?)?;
     let Some(input) = report_input(&reader, &args.id, args.version, &settings.tenants.dir)? else {
         let known: Vec<String> = reader.experiments()?.into_iter().map(|one| one.id).collect();
         let version = args.version.map_or_else(String::new, |version| format!(" version {version} of"));

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use recast_config::{Settings, TenantProfile};
 use recast_domain::{Conversation, TenantId};
-use recast_episodes::{EpisodeFilter, EpisodeReader};
+use recast_episodes::{EpisodeFilter, EpisodeReader, Place};
 use recast_gateway::Tenants;
 use serde::{Deserialize, Serialize};
 
@@ -37,11 +37,11 @@ pub struct Asked {
 /// # Errors
 /// When the episode store cannot be read.
 pub fn collect(settings: &Settings, tenants: &[TenantId], from_ms: i64) -> anyhow::Result<Vec<Asked>> {
-    let file = settings.episodes_file();
-    if !file.exists() {
+    let place = Place::of(settings)?;
+    if matches!(&place, Place::File(file) if !file.exists()) {
         return Ok(Vec::new());
     }
-    let reader = EpisodeReader::open(&file)?;
+    let reader = EpisodeReader::open(place)?;
     let most = settings.learner.max_questions / tenants.len().max(1);
     let mut asked = Vec::new();
     for tenant in tenants {

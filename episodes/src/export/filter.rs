@@ -1,10 +1,10 @@
 //! Which episodes of a tenant are wanted.
 
-use recast_domain::{EpisodeId, PolicyId, TenantId};
+use recast_domain::{PolicyId, TenantId};
 use serde::{Deserialize, Serialize};
 
 use super::row::Row;
-use crate::reader::Values;
+use crate::db::Query;
 
 /// Which feedback an episode must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -66,42 +66,31 @@ impl ExportFilter {
     }
 
     /// The statement is put together from fixed parts; whatever a caller gives is bound.
-    pub(crate) fn query(&self, tenant: &TenantId, after: Option<EpisodeId>, max_row: i64) -> (String, Values) {
-        let after = after.map_or([0; 16], |id| *id.0.as_bytes());
-        let mut sql = "SELECT id, created_ms, record_version, degraded, body FROM episodes
-            WHERE tenant = :tenant AND id > :after AND rowid <= :max_row"
-            .to_owned();
-        let mut values: Values = vec![
-            (":tenant", Box::new(tenant.as_str().to_owned())),
-            (":after", Box::new(after)),
-            (":max_row", Box::new(max_row)),
-        ];
+    pub(crate) fn query<'a>(&'a self, tenant: &'a TenantId, after: &'a [u8; 16], max_row: i64) -> Query<'a> {
+        let sql = "SELECT id, created_ms, record_version, degraded, body FROM episodes
+            WHERE tenant = ?1 AND id > ?2 AND rowid <= ?3";
+        let mut query = Query::new(sql, vec![tenant.as_str().into(), after.into(), max_row.into()]);
         if let Some(from_ms) = self.from_ms {
-            sql.push_str(" AND created_ms >= :from_ms");
-            values.push((":from_ms", Box::new(from_ms)));
+            query.push(" AND created_ms >= ?", [from_ms.into()]);
         }
         if let Some(to_ms) = self.to_ms {
-            sql.push_str(" AND created_ms < :to_ms");
-            values.push((":to_ms", Box::new(to_ms)));
+            query.push(" AND created_ms < ?", [to_ms.into()]);
         }
         match self.degraded {
-            Some(true) => sql.push_str(" AND degraded = 1"),
-            Some(false) => sql.push_str(" AND degraded = 0"),
+            Some(true) => query.push(" AND degraded = 1", []),
+            Some(false) => query.push(" AND degraded = 0", []),
             None => {}
         }
         if let Some(policy) = &self.policy {
-            sql.push_str(" AND policy = :policy");
-            values.push((":policy", Box::new(policy.as_str().to_owned())));
+            query.push(" AND policy = ?", [policy.as_str().into()]);
         }
         if let Some(experiment) = &self.experiment {
-            sql.push_str(" AND experiment = :experiment");
-            values.push((":experiment", Box::new(experiment.clone())));
+            query.push(" AND experiment = ?", [experiment.into()]);
         }
         if let Some(arm) = &self.arm {
-            sql.push_str(" AND arm = :arm");
-            values.push((":arm", Box::new(arm.clone())));
+            query.push(" AND arm = ?", [arm.into()]);
         }
-        sql.push_str(" ORDER BY id");
-        (sql, values)
+        query.push(" ORDER BY id", []);
+        query
     }
 }

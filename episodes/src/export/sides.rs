@@ -3,10 +3,8 @@
 
 use std::cmp::Ordering;
 
-use rusqlite::fallible_streaming_iterator::FallibleStreamingIterator;
-use rusqlite::{Connection, Row, Rows, Statement};
-
 use super::source::Snapshot;
+use crate::db::{Connection, Cursor, Result, Row, Statement};
 
 /// A shadow run as it lies in the store.
 #[derive(Debug, Default)]
@@ -78,9 +76,9 @@ pub(crate) struct SideStatements<'c> {
 
 impl<'c> SideStatements<'c> {
     /// # Errors
-    /// When SQLite fails.
-    pub(crate) fn new(connection: &'c Connection, snapshot: &Snapshot) -> rusqlite::Result<Self> {
-        let table = |sql: &str, bound: i64| -> rusqlite::Result<_> { Ok((connection.prepare(sql)?, bound)) };
+    /// When the database fails.
+    pub(crate) fn new(connection: &'c Connection, snapshot: &Snapshot) -> Result<Self> {
+        let table = |sql: &str, bound: i64| -> Result<_> { Ok((connection.prepare(sql)?, bound)) };
         let tables = [
             table(RUNS, snapshot.shadow_runs)?,
             table(FEEDBACK, snapshot.feedback)?,
@@ -93,41 +91,30 @@ impl<'c> SideStatements<'c> {
     /// Begins behind the episode `after` of `tenant`.
     ///
     /// # Errors
-    /// When SQLite fails.
-    pub(crate) fn walk(&mut self, tenant: &str, after: &[u8; 16]) -> rusqlite::Result<Sides<'_>> {
+    /// When the database fails.
+    pub(crate) fn walk(&mut self, tenant: &str, after: &[u8; 16]) -> Result<Sides<'_>> {
         let [runs, feedback, verdicts, rewards] = &mut self.tables;
-        let start = |(statement, bound): &'_ mut (Statement<'c>, i64)| -> rusqlite::Result<()> {
-            statement.raw_bind_parameter(1, tenant)?;
-            statement.raw_bind_parameter(2, after)?;
-            statement.raw_bind_parameter(3, *bound)
-        };
-        for table in [&mut *runs, &mut *feedback, &mut *verdicts, &mut *rewards] {
-            start(table)?;
-        }
+        let values = |bound: i64| [tenant.into(), after.into(), bound.into()];
         Ok(Sides {
-            runs: Walk::new(runs.0.raw_query())?,
-            feedback: Walk::new(feedback.0.raw_query())?,
-            verdicts: Walk::new(verdicts.0.raw_query())?,
-            rewards: Walk::new(rewards.0.raw_query())?,
+            runs: Walk::new(runs.0.open(&values(runs.1))?)?,
+            feedback: Walk::new(feedback.0.open(&values(feedback.1))?)?,
+            verdicts: Walk::new(verdicts.0.open(&values(verdicts.1))?)?,
+            rewards: Walk::new(rewards.0.open(&values(rewards.1))?)?,
         })
     }
 }
 
 /// One table, in the order of the episodes.
-struct Walk<'s>(Rows<'s>);
+struct Walk<'s>(Cursor<'s>);
 
 impl<'s> Walk<'s> {
-    fn new(mut rows: Rows<'s>) -> rusqlite::Result<Self> {
+    fn new(mut rows: Cursor<'s>) -> Result<Self> {
         rows.advance()?;
         Ok(Self(rows))
     }
 
     /// Shows the rows of `episode`; what lies before them is passed over.
-    fn take(
-        &mut self,
-        episode: &[u8; 16],
-        mut show: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
-    ) -> rusqlite::Result<()> {
+    fn take(&mut self, episode: &[u8; 16], mut show: impl FnMut(Row<'_>) -> Result<()>) -> Result<()> {
         while let Some(row) = self.0.get() {
             let of: [u8; 16] = row.get(0)?;
             match of.cmp(episode) {
@@ -153,8 +140,8 @@ impl Sides<'_> {
     /// Fills `rows` with what hangs on `episode`. Episodes are asked for in the order of their ids.
     ///
     /// # Errors
-    /// When SQLite fails.
-    pub(crate) fn read(&mut self, episode: &[u8; 16], rows: &mut SideRows) -> rusqlite::Result<()> {
+    /// When the database fails.
+    pub(crate) fn read(&mut self, episode: &[u8; 16], rows: &mut SideRows) -> Result<()> {
         let SideRows { runs, feedback, verdicts, rewards } = rows;
         runs.clear();
         feedback.clear();

@@ -4,14 +4,13 @@ use std::ops::ControlFlow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use recast_domain::{EpisodeId, TenantId};
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, ToSql};
 use serde::{Deserialize, Serialize};
 
 use super::error::ExportError;
 use super::filter::ExportFilter;
 use super::row::{Meta, Row};
 use super::sides::{SideRows, SideStatements};
+use crate::db::{self, Connection, Place, Text, Value};
 use crate::error::EpisodeError;
 use crate::reader::{EpisodeReader, hex};
 
@@ -35,8 +34,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    fn take(connection: &Connection) -> rusqlite::Result<Self> {
-        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    fn take(connection: &Connection) -> db::Result<Self> {
+        let number = |sql: &str| connection.number(sql, &[]);
         let taken = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             taken_ms: i64::try_from(taken.as_millis()).unwrap_or(i64::MAX),
@@ -71,7 +70,7 @@ pub(crate) struct Unreadable {
 #[derive(Debug)]
 pub struct Source {
     connection: Connection,
-    path: std::path::PathBuf,
+    place: Place,
 }
 
 impl Source {
@@ -80,11 +79,10 @@ impl Source {
     /// # Errors
     /// When the store cannot be read.
     pub fn open(reader: &EpisodeReader) -> Result<(Self, Snapshot), ExportError> {
-        let (connection, path) = reader.fresh()?;
-        // the first read fixes the moment, the transaction keeps it
-        let begun = connection.execute_batch("BEGIN").and_then(|()| Snapshot::take(&connection));
-        let snapshot = begun.map_err(EpisodeError::sqlite(&path))?;
-        Ok((Self { connection, path }, snapshot))
+        let (connection, place) = reader.fresh()?;
+        let begun = connection.begin_snapshot().and_then(|()| Snapshot::take(&connection));
+        let snapshot = begun.map_err(|error| place.error(error))?;
+        Ok((Self { connection, place }, snapshot))
     }
 
     /// All tenants that have an episode.
@@ -96,8 +94,8 @@ impl Source {
         let mut tenants: Vec<TenantId> = Vec::new();
         let mut last = String::new();
         loop {
-            let next = self.connection.query_row(sql, [&last], |row| row.get::<_, String>(0)).optional();
-            let Some(next) = next.map_err(EpisodeError::sqlite(&self.path))? else { return Ok(tenants) };
+            let next = self.connection.first(sql, &[(&last).into()], |row| row.get::<String>(0));
+            let Some(next) = next.map_err(|error| self.place.error(error))? else { return Ok(tenants) };
             // one that is no tenant's name cannot be asked for either
             tenants.extend(next.parse::<TenantId>().ok());
             last = next;
@@ -110,8 +108,8 @@ impl Source {
     /// When the store cannot be read.
     pub fn count(&self, tenant: &TenantId, snapshot: &Snapshot) -> Result<u64, ExportError> {
         let sql = "SELECT count(*) FROM episodes WHERE tenant = ?1 AND rowid <= ?2";
-        let count = self.connection.query_row(sql, (tenant.as_str(), snapshot.episodes), |row| row.get::<_, i64>(0));
-        Ok(u64::try_from(count.map_err(EpisodeError::sqlite(&self.path))?).unwrap_or(0))
+        let count = self.connection.number(sql, &[tenant.as_str().into(), snapshot.episodes.into()]);
+        Ok(u64::try_from(count.map_err(|error| self.place.error(error))?).unwrap_or(0))
     }
 
     /// What changed within `snapshot` since it was taken.
@@ -119,19 +117,19 @@ impl Source {
     /// # Errors
     /// When the store cannot be read.
     pub fn drift(&self, snapshot: &Snapshot) -> Result<Drift, ExportError> {
-        let number = |sql: &str, values: &[&dyn ToSql]| {
-            self.connection.query_row(sql, values, |row| row.get::<_, i64>(0)).map_err(EpisodeError::sqlite(&self.path))
+        let number = |sql: &str, values: &[Value<'_>]| {
+            self.connection.number(sql, values).map_err(|error| self.place.error(error))
         };
         let later = |table: &str, bound: i64| {
             number(
                 &format!("SELECT count(*) FROM {table} WHERE rowid <= ?1 AND created_ms > ?2"),
-                &[&bound, &snapshot.taken_ms],
+                &[bound.into(), snapshot.taken_ms.into()],
             )
         };
         let replaced = later("verdicts", snapshot.verdicts)? + later("rewards", snapshot.rewards)?;
         let pending = number(
             "SELECT count(*) FROM shadow_runs WHERE state = 'pending' AND rowid <= ?1",
-            &[&snapshot.shadow_runs],
+            &[snapshot.shadow_runs.into()],
         )?;
         Ok(Drift { replaced, ended_runs: snapshot.pending - pending })
     }
@@ -148,29 +146,27 @@ impl Source {
         snapshot: &Snapshot,
         mut visit: impl FnMut([u8; 16], Result<Row<'_>, Unreadable>) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
-        let sqlite = |error| E::from(EpisodeError::sqlite(&self.path)(error));
-        let mut sides = SideStatements::new(&self.connection, snapshot).map_err(sqlite)?;
+        let named = |error| E::from(self.place.error(error));
+        let mut sides = SideStatements::new(&self.connection, snapshot).map_err(named)?;
         let start = after.map_or([0; 16], |id| *id.0.as_bytes());
-        let mut sides = sides.walk(tenant.as_str(), &start).map_err(sqlite)?;
-        let (sql, values) = filter.query(tenant, after, snapshot.episodes);
-        let mut statement = self.connection.prepare(&sql).map_err(sqlite)?;
-        let values: Vec<(&str, &dyn ToSql)> = values.iter().map(|(name, value)| (*name, value.as_ref())).collect();
-        let mut rows = statement.query(values.as_slice()).map_err(sqlite)?;
+        let mut sides = sides.walk(tenant.as_str(), &start).map_err(named)?;
+        let query = filter.query(tenant, &start, snapshot.episodes);
+        let mut statement = self.connection.prepare(&query.sql).map_err(named)?;
+        let mut rows = statement.open(&query.values).map_err(named)?;
         let mut beside = SideRows::default();
-        while let Some(row) = rows.next().map_err(sqlite)? {
-            let id: [u8; 16] = row.get(0).map_err(sqlite)?;
-            sides.read(&id, &mut beside).map_err(sqlite)?;
+        loop {
+            rows.advance().map_err(named)?;
+            let Some(row) = rows.get() else { break };
+            let id: [u8; 16] = row.get(0).map_err(named)?;
+            sides.read(&id, &mut beside).map_err(named)?;
             let meta = Meta {
                 id,
                 tenant: tenant.as_str(),
-                created_ms: row.get(1).map_err(sqlite)?,
-                record_version: row.get(2).map_err(sqlite)?,
-                degraded: row.get(3).map_err(sqlite)?,
+                created_ms: row.get(1).map_err(named)?,
+                record_version: row.get(2).map_err(named)?,
+                degraded: row.get(3).map_err(named)?,
             };
-            let body = match row.get_ref(4).map_err(sqlite)? {
-                ValueRef::Text(bytes) => std::str::from_utf8(bytes).map_err(|error| error.to_string()),
-                _ => Err("its body is no text".to_owned()),
-            };
+            let Text(body) = row.get(4).map_err(named)?;
             let row = body.and_then(|body| Row::new(meta, body, &beside));
             if row.as_ref().is_ok_and(|row| !filter.wants(row)) {
                 continue;

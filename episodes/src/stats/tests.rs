@@ -1,19 +1,17 @@
-use recast_config::Durability;
 use recast_domain::{Episode, Timings};
 
 use super::*;
-use crate::reader::EpisodeReader;
+use crate::test_site::{Site, on_both};
 use crate::testing::{degraded, episode, everything, insert, verdict};
 use crate::write::{Write, commit};
 use crate::{Side, VerdictRecord};
 
+on_both!(what_is_counted_is_what_is_there);
+
 const DAY_MS: i64 = 86_400_000;
 
-#[test]
-fn what_is_counted_is_what_is_there() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("e.db");
-    let mut connection = crate::schema::open_writer(&path, Durability::Group).unwrap();
+fn what_is_counted_is_what_is_there(site: &Site) {
+    let connection = site.connection();
     let timed = |one: Episode, ms: u64| Episode {
         timings: Timings { total_us: ms * 1000, rewrite_us: 7000, ..Timings::default() },
         ..one
@@ -24,8 +22,8 @@ fn what_is_counted_is_what_is_there() {
     empty.hits.clear();
     empty.conversation.query = "<b>查无".to_owned();
     all.push(empty);
-    insert(&mut connection, &all);
-    insert(&mut connection, &[episode("b", 5)]);
+    insert(&connection, &all);
+    insert(&connection, &[episode("b", 5)]);
     let mut judged = timed(episode("a", DAY_MS), 100);
     let writes = everything(&mut judged);
     let score = |key, side, overall: f64| VerdictRecord {
@@ -33,10 +31,10 @@ fn what_is_counted_is_what_is_there() {
         ..verdict(&judged, key, Some(serde_json::json!({"overall": overall})))
     };
     let verdicts = Write::Verdicts(vec![score(7, Side::Live, 2.0), score(8, Side::Shadow, 4.0)]);
-    commit(&mut connection, writes.iter(), false).unwrap();
-    commit(&mut connection, [verdicts].iter(), false).unwrap();
+    commit(&connection, writes.iter(), false).unwrap();
+    commit(&connection, [verdicts].iter(), false).unwrap();
 
-    let reader = EpisodeReader::open(&path).unwrap();
+    let reader = site.reader();
     let stats = gather(&reader, &["a".parse().unwrap()], &ExportFilter::default()).unwrap();
     let expected = Counts { episodes: 103, degraded: 1, empty: 1, thumbs_up: 1, thumbs_down: 0 };
     assert_eq!((stats.total, stats.unreadable), (expected, 0));

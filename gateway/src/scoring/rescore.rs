@@ -163,6 +163,7 @@ mod tests {
 
     async fn store(folder: &std::path::Path, episodes: u32) -> EpisodeStore {
         let settings = EpisodeSettings {
+            url: String::new().into(),
             durability: Durability::Strict,
             batch_max: 512,
             retention_days: 0,

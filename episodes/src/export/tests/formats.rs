@@ -3,16 +3,22 @@
 use super::readers::{Cell, table};
 use super::*;
 
+on_both!(
+    rows_say_what_the_store_says,
+    all_formats_hold_the_same_table,
+    parquet_lies_in_folders_by_tenant_and_date,
+    cells_that_a_workbook_cannot_hold_are_cut_and_counted,
+    filters_hold_together
+);
+
 fn text(text: &str) -> Cell {
     if text.is_empty() { Cell::Nothing } else { Cell::Text(text.to_owned()) }
 }
 
 /// Each column against the store as its own types read it, not as the export does.
-#[test]
-fn rows_say_what_the_store_says() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_writer, reader) = store(dir.path(), &["a", "b"], 60);
-    let request = request(dir.path().join("out"), Format::Jsonl, &["a"]);
+fn rows_say_what_the_store_says(site: &Site) {
+    let (_writer, reader) = store_at(site, &["a", "b"], 60);
+    let request = request(site.folder().join("out"), Format::Jsonl, &["a"]);
     let manifest = export(&reader, &request, go_on).unwrap();
     let rows = table(&request.folder, &manifest);
     let tenant = "a".parse().unwrap();
@@ -99,13 +105,13 @@ fn beside(reader: &EpisodeReader, one: &Episode, row: &CellRow) {
     assert_eq!(row["shadow_reward_total"], Cell::Float(-0.5));
 }
 
-#[test]
-fn all_formats_hold_the_same_table() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_writer, reader) = store(dir.path(), &["a", "b"], 60);
+fn all_formats_hold_the_same_table(site: &Site) {
+    let (_writer, reader) = store_at(site, &["a", "b"], 60);
     let made = FORMATS.map(|format| {
-        let request =
-            ExportRequest { rows_per_file: Some(7), ..request(dir.path().join(format.ending()), format, &["a", "b"]) };
+        let request = ExportRequest {
+            rows_per_file: Some(7),
+            ..request(site.folder().join(format.ending()), format, &["a", "b"])
+        };
         let manifest = export(&reader, &request, go_on).unwrap();
         assert!(manifest.files.iter().all(|file| file.rows <= 7) && manifest.files.len() > 16, "{manifest:?}");
         (format, table(&request.folder, &manifest))
@@ -122,11 +128,9 @@ fn all_formats_hold_the_same_table() {
     }
 }
 
-#[test]
-fn parquet_lies_in_folders_by_tenant_and_date() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_writer, reader) = store(dir.path(), &["a", "b"], 20);
-    let request = request(dir.path().join("out"), Format::Parquet, &["b", "a"]);
+fn parquet_lies_in_folders_by_tenant_and_date(site: &Site) {
+    let (_writer, reader) = store_at(site, &["a", "b"], 20);
+    let request = request(site.folder().join("out"), Format::Parquet, &["b", "a"]);
     let manifest = export(&reader, &request, go_on).unwrap();
     for file in &manifest.files {
         let one = Manifest { files: vec![file.clone()], rows: file.rows, ..manifest.clone() };
@@ -139,29 +143,24 @@ fn parquet_lies_in_folders_by_tenant_and_date() {
     assert!(manifest.files.len() >= 6, "three days of two tenants");
 }
 
-#[test]
-fn cells_that_a_workbook_cannot_hold_are_cut_and_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("episodes.db");
-    let mut connection = crate::schema::open_writer(&path, Durability::Group).unwrap();
+fn cells_that_a_workbook_cannot_hold_are_cut_and_counted(site: &Site) {
+    let connection = site.connection();
     let mut long = nth("a", 0);
     long.conversation.query = "胶".repeat(40_000);
-    crate::testing::insert(&mut connection, &[long, nth("a", 1)]);
-    let reader = EpisodeReader::open(&path).unwrap();
-    let workbook = request(dir.path().join("xlsx"), Format::Xlsx, &["a"]);
+    crate::testing::insert(&connection, &[long, nth("a", 1)]);
+    let reader = site.reader();
+    let workbook = request(site.folder().join("xlsx"), Format::Xlsx, &["a"]);
     let manifest = export(&reader, &workbook, go_on).unwrap();
     assert_eq!(manifest.cut_cells, 1);
     let rows = table(&workbook.folder, &manifest);
     assert_eq!(rows[0]["query"], text(&"胶".repeat(32_767)));
-    let csv = request(dir.path().join("csv"), Format::Csv, &["a"]);
+    let csv = request(site.folder().join("csv"), Format::Csv, &["a"]);
     let manifest = export(&reader, &csv, go_on).unwrap();
     assert_eq!((manifest.cut_cells, &table(&csv.folder, &manifest)[0]["query"]), (0, &text(&"胶".repeat(40_000))));
 }
 
-#[test]
-fn filters_hold_together() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_writer, reader) = store(dir.path(), &["a"], 60);
+fn filters_hold_together(site: &Site) {
+    let (_writer, reader) = store_at(site, &["a"], 60);
     let tenant = "a".parse().unwrap();
     let count = |filter: ExportFilter, wanted: &dyn Fn(u64) -> bool| {
         let page = page(&reader, &tenant, &filter, None, 1000).unwrap();
@@ -183,6 +182,6 @@ fn filters_hold_together() {
     let other = ExportFilter { policy: Some("remote".parse().unwrap()), ..all() };
     assert_eq!(page(&reader, &tenant, &other, None, 10).unwrap().rows, 0);
     let backwards = ExportFilter { from_ms: at(2), to_ms: at(1), ..all() };
-    let request = ExportRequest { filter: backwards, ..request(dir.path().join("out"), Format::Csv, &["a"]) };
+    let request = ExportRequest { filter: backwards, ..request(site.folder().join("out"), Format::Csv, &["a"]) };
     assert!(export(&reader, &request, go_on).unwrap_err().to_string().starts_with("from ("));
 }

@@ -5,6 +5,8 @@ use std::io::Write as _;
 use super::*;
 use crate::crash_tests::kill_child;
 
+on_both!(it_makes_no_difference_where_an_export_stops, what_changed_between_the_parts_is_said);
+
 const CHILD: &str = "RECAST_EXPORT_CRASH_FOLDER";
 const ROWS: u64 = 3000;
 
@@ -46,7 +48,7 @@ fn export_child() {
 #[test]
 fn an_export_that_is_killed_twice_holds_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut writer, reader) = store(dir.path(), &["a", "b"], ROWS);
+    let (writer, reader) = store(dir.path(), &["a", "b"], ROWS);
     for format in FORMATS {
         let whole = ExportRequest {
             resume: false,
@@ -63,7 +65,7 @@ fn an_export_that_is_killed_twice_holds_the_same_bytes() {
         assert!(!dir.path().join(format.ending()).join("manifest.json").exists());
         // what comes meanwhile belongs to a later export
         let late: Vec<Write> = writes("a", 1_000_000 + u64::from(format == Format::Csv));
-        commit(&mut writer, late.iter(), false).unwrap();
+        commit(&writer, late.iter(), false).unwrap();
         let second = kill_child(name, (CHILD, Path::new(&child)), 7, |_| {});
         let rows = |lines: &[String]| lines.last().unwrap().parse::<u64>().unwrap();
         assert!(rows(&first) < rows(&second) && rows(&second) < 2 * ROWS, "{first:?} {second:?}");
@@ -79,8 +81,8 @@ fn an_export_that_is_killed_twice_holds_the_same_bytes() {
 }
 
 /// Takes the late episodes out again, so that each format is compared with the same store.
-fn commit_delete(writer: &rusqlite::Connection) {
-    writer.execute("DELETE FROM episodes WHERE id > ?1", [id(ROWS).0.as_bytes()]).unwrap();
+fn commit_delete(writer: &Connection) {
+    writer.execute("DELETE FROM episodes WHERE id > ?1", &[id(ROWS).0.as_bytes().into()]).unwrap();
 }
 
 fn files(folder: &Path) -> Vec<String> {
@@ -93,16 +95,16 @@ fn files(folder: &Path) -> Vec<String> {
 }
 
 /// Stops at every step in turn, without a process each: whatever was finished when is never in the bytes.
-#[test]
-fn it_makes_no_difference_where_an_export_stops() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_writer, reader) = store(dir.path(), &["a", "b"], 700);
+fn it_makes_no_difference_where_an_export_stops(site: &Site) {
+    let (_writer, reader) = store_at(site, &["a", "b"], 700);
     let whole =
-        ExportRequest { resume: false, folder: dir.path().join("whole"), ..in_parts(dir.path(), Format::Jsonl) };
+        ExportRequest { resume: false, folder: site.folder().join("whole"), ..in_parts(site.folder(), Format::Jsonl) };
     let expected = hashes(&export(&reader, &whole, go_on).unwrap());
     for stop in 1..=5 {
-        let parts =
-            ExportRequest { folder: dir.path().join(format!("parts-{stop}")), ..in_parts(dir.path(), Format::Jsonl) };
+        let parts = ExportRequest {
+            folder: site.folder().join(format!("parts-{stop}")),
+            ..in_parts(site.folder(), Format::Jsonl)
+        };
         let mut steps = 0;
         let stopped = export(&reader, &parts, |_| {
             steps += 1;
@@ -115,16 +117,14 @@ fn it_makes_no_difference_where_an_export_stops() {
     }
 }
 
-#[test]
-fn what_changed_between_the_parts_is_said() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut writer, reader) = store(dir.path(), &["a", "b"], 700);
-    let parts = in_parts(dir.path(), Format::Csv);
+fn what_changed_between_the_parts_is_said(site: &Site) {
+    let (writer, reader) = store_at(site, &["a", "b"], 700);
+    let parts = in_parts(site.folder(), Format::Csv);
     let stopped = export(&reader, &parts, |_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(ExportError::Stopped)));
     let one = nth("a", 2);
     let later = crate::RewardRecord { created_ms: i64::MAX / 2, ..reward(&one, "w1", 0.1) };
-    commit(&mut writer, [Write::Rewards(vec![later])].iter(), false).unwrap();
+    commit(&writer, [Write::Rewards(vec![later])].iter(), false).unwrap();
     assert_eq!(export(&reader, &parts, go_on).unwrap().drift.replaced, 1);
 }
 

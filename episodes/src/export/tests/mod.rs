@@ -18,9 +18,11 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
+use crate::db::Connection;
 use crate::reader::EpisodeReader;
 use crate::record::encode;
 use crate::scores::Side;
+use crate::test_site::{Site, on_both};
 use crate::testing::{completed, ended, episode, failed, feedback, reward, sampled, verdict};
 use crate::write::{Write, commit};
 use crate::{feedback as events, ledger};
@@ -114,15 +116,26 @@ fn writes(tenant: &str, number: u64) -> Vec<Write> {
 }
 
 /// A store with `count` episodes of each tenant. The same numbers have the same ids in both.
-fn store(folder: &Path, tenants: &[&str], count: u64) -> (rusqlite::Connection, EpisodeReader) {
+fn store(folder: &Path, tenants: &[&str], count: u64) -> (Connection, EpisodeReader) {
     let path = folder.join("episodes.db");
-    let mut connection = crate::schema::open_writer(&path, Durability::Group).unwrap();
+    let connection = crate::schema::open_file(&path, Durability::Group).unwrap().into();
+    fill(&connection, tenants, count);
+    (connection, EpisodeReader::open(&path).unwrap())
+}
+
+/// The same at a site.
+fn store_at(site: &Site, tenants: &[&str], count: u64) -> (Connection, EpisodeReader) {
+    let connection = site.connection();
+    fill(&connection, tenants, count);
+    (connection, site.reader())
+}
+
+fn fill(connection: &Connection, tenants: &[&str], count: u64) {
     for tenant in tenants {
         let all: Vec<Write> = (0..count).flat_map(|number| writes(tenant, number)).collect();
-        let applied = commit(&mut connection, all.iter(), false).unwrap();
+        let applied = commit(connection, all.iter(), false).unwrap();
         assert!(applied.iter().all(Result::is_ok), "{applied:?}");
     }
-    (connection, EpisodeReader::open(&path).unwrap())
 }
 
 fn request(folder: PathBuf, format: Format, tenants: &[&str]) -> ExportRequest {

@@ -14,10 +14,10 @@ fn stores() -> &'static (tempfile::TempDir, EpisodeReader, EpisodeReader) {
         let (both, alone) = (dir.path().join("both"), dir.path().join("alone"));
         std::fs::create_dir_all(&both).unwrap();
         std::fs::create_dir_all(&alone).unwrap();
-        let (mut writer, both) = store(&both, &["b", "a"], 40);
+        let (writer, both) = store(&both, &["b", "a"], 40);
         // ids that only the other tenant has
         for number in 40..60 {
-            commit(&mut writer, writes("b", number).iter(), false).unwrap();
+            commit(&writer, writes("b", number).iter(), false).unwrap();
         }
         let (_, alone) = store(&alone, &["a"], 40);
         (dir, both, alone)
