@@ -6,6 +6,7 @@ use crate::definitions::{self, ExperimentChange};
 use crate::error::NotStored;
 use crate::feedback::{self, FeedbackRow};
 use crate::judge_books::{self, Cost, KeptReply};
+use crate::labels::{self, LabelRecord};
 use crate::ledger::{self, RunRow};
 use crate::record::{RECORD_VERSION, Row};
 use crate::scores::{self, PutCounts, RewardRecord, VerdictRecord};
@@ -26,6 +27,7 @@ pub(crate) enum Write {
     Feedback(Box<FeedbackRow>),
     Verdicts(Vec<VerdictRecord>),
     Rewards(Vec<RewardRecord>),
+    Labels(Vec<LabelRecord>),
     JudgeReply(Box<KeptReply>),
     JudgeCost(Cost),
 }
@@ -45,6 +47,7 @@ impl Write {
             Self::Feedback(_) => "feedback",
             Self::Verdicts(_) => "verdict",
             Self::Rewards(_) => "reward",
+            Self::Labels(_) => "label",
             Self::JudgeReply(_) => "judge_reply",
             Self::JudgeCost(_) => "judge_cost",
         }
@@ -117,6 +120,7 @@ fn apply(connection: &Connection, insert: &mut Statement<'_>, write: &Write) -> 
         Write::Feedback(row) => feedback::insert(connection, row),
         Write::Verdicts(verdicts) => scores::put_verdicts(connection, verdicts),
         Write::Rewards(rewards) => scores::put_rewards(connection, rewards),
+        Write::Labels(labels) => labels::put(connection, labels),
         Write::JudgeReply(reply) => judge_books::put_reply(connection, reply),
         Write::JudgeCost(cost) => judge_books::add_cost(connection, cost),
     }

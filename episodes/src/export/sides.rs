@@ -53,6 +53,15 @@ pub(crate) struct RawReward {
     pub created_ms: i64,
 }
 
+/// A label.
+#[derive(Debug)]
+pub(crate) struct RawLabel {
+    pub author: String,
+    pub kind: String,
+    pub value: String,
+    pub created_ms: i64,
+}
+
 /// All that hangs on one episode.
 #[derive(Debug, Default)]
 pub(crate) struct SideRows {
@@ -60,6 +69,7 @@ pub(crate) struct SideRows {
     pub feedback: Vec<RawFeedback>,
     pub verdicts: Vec<RawVerdict>,
     pub rewards: Vec<RawReward>,
+    pub labels: Vec<RawLabel>,
 }
 
 const RUNS: &str = "SELECT episode, kind, experiment, version, arm, sampled_ms, state, reason, record_version, answer
@@ -71,9 +81,12 @@ const VERDICTS: &str = "SELECT episode, side, judge, prompt_version, key, state,
 const REWARDS: &str = "SELECT episode, side, reward_version, weights_hash, parts, created_ms FROM rewards
     WHERE tenant = ?1 AND episode > ?2 AND rowid <= ?3 ORDER BY episode";
 
+const LABELS: &str = "SELECT episode, author, kind, value, created_ms FROM labels
+    WHERE tenant = ?1 AND episode > ?2 AND rowid <= ?3 ORDER BY episode";
+
 /// The statements, which the walks borrow.
 pub(crate) struct SideStatements<'c> {
-    tables: [(Statement<'c>, i64); 4],
+    tables: [(Statement<'c>, i64); 5],
 }
 
 impl<'c> SideStatements<'c> {
@@ -86,6 +99,7 @@ impl<'c> SideStatements<'c> {
             table(FEEDBACK, snapshot.feedback)?,
             table(VERDICTS, snapshot.verdicts)?,
             table(REWARDS, snapshot.rewards)?,
+            table(LABELS, snapshot.labels)?,
         ];
         Ok(Self { tables })
     }
@@ -95,13 +109,13 @@ impl<'c> SideStatements<'c> {
     /// # Errors
     /// When SQLite fails.
     pub(crate) fn walk(&mut self, tenant: &str, after: &[u8; 16]) -> rusqlite::Result<Sides<'_>> {
-        let [runs, feedback, verdicts, rewards] = &mut self.tables;
+        let [runs, feedback, verdicts, rewards, labels] = &mut self.tables;
         let start = |(statement, bound): &'_ mut (Statement<'c>, i64)| -> rusqlite::Result<()> {
             statement.raw_bind_parameter(1, tenant)?;
             statement.raw_bind_parameter(2, after)?;
             statement.raw_bind_parameter(3, *bound)
         };
-        for table in [&mut *runs, &mut *feedback, &mut *verdicts, &mut *rewards] {
+        for table in [&mut *runs, &mut *feedback, &mut *verdicts, &mut *rewards, &mut *labels] {
             start(table)?;
         }
         Ok(Sides {
@@ -109,6 +123,7 @@ impl<'c> SideStatements<'c> {
             feedback: Walk::new(feedback.0.raw_query())?,
             verdicts: Walk::new(verdicts.0.raw_query())?,
             rewards: Walk::new(rewards.0.raw_query())?,
+            labels: Walk::new(labels.0.raw_query())?,
         })
     }
 }
@@ -141,12 +156,13 @@ impl<'s> Walk<'s> {
     }
 }
 
-/// The four tables beside the episodes of one tenant.
+/// The five tables beside the episodes of one tenant.
 pub(crate) struct Sides<'s> {
     runs: Walk<'s>,
     feedback: Walk<'s>,
     verdicts: Walk<'s>,
     rewards: Walk<'s>,
+    labels: Walk<'s>,
 }
 
 impl Sides<'_> {
@@ -155,11 +171,12 @@ impl Sides<'_> {
     /// # Errors
     /// When SQLite fails.
     pub(crate) fn read(&mut self, episode: &[u8; 16], rows: &mut SideRows) -> rusqlite::Result<()> {
-        let SideRows { runs, feedback, verdicts, rewards } = rows;
+        let SideRows { runs, feedback, verdicts, rewards, labels } = rows;
         runs.clear();
         feedback.clear();
         verdicts.clear();
         rewards.clear();
+        labels.clear();
         self.runs.take(episode, |row| {
             runs.push(RawRun {
                 kind: row.get(1)?,
@@ -201,12 +218,22 @@ impl Sides<'_> {
             });
             Ok(())
         })?;
+        self.labels.take(episode, |row| {
+            labels.push(RawLabel {
+                author: row.get(1)?,
+                kind: row.get(2)?,
+                value: row.get(3)?,
+                created_ms: row.get(4)?,
+            });
+            Ok(())
+        })?;
         // the order of the file must not depend on how the store lays its rows out
         feedback.sort_unstable_by_key(|event| (event.created_ms, event.id));
         verdicts.sort_unstable_by(|a, b| (a.created_ms, &a.side, &a.key).cmp(&(b.created_ms, &b.side, &b.key)));
         rewards.sort_unstable_by(|a, b| {
             (a.created_ms, &a.side, &a.weights_hash).cmp(&(b.created_ms, &b.side, &b.weights_hash))
         });
+        labels.sort_unstable_by(|a, b| (a.created_ms, &a.author, &a.kind).cmp(&(b.created_ms, &b.author, &b.kind)));
         runs.sort_unstable_by(|a, b| {
             (a.version, &a.experiment, &a.kind, &a.arm).cmp(&(b.version, &b.experiment, &b.kind, &b.arm))
         });
