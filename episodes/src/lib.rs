@@ -16,6 +16,7 @@ mod accounting;
 mod backup;
 mod bounds;
 mod dataset;
+pub mod datasets;
 mod definitions;
 mod doctor;
 mod error;

@@ -28,12 +28,14 @@ mod zip;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use body::RewriteText;
 pub use columns::{COLUMNS, dictionary};
 pub use error::ExportError;
 pub use filter::{ExportFilter, FeedbackWanted};
 pub use job::{ExportRequest, Progress, export};
 pub use manifest::{FileEntry, Manifest, SCHEMA_VERSION};
 pub use output::{FileWriter, Format};
+pub(crate) use output::{HashedFile, replace, sync_folder};
 pub use page::{ExportPage, page};
 pub use row::Row;
 pub use source::{Snapshot, Source};
