@@ -124,9 +124,9 @@ impl<'a> Builder<'a> {
         Ok(Self { request, folder, spools, seen: Seen::default(), counts: Counts::default(), created_ms: None })
     }
 
-    /// Counts an episode that cannot be read.
-    pub(crate) fn unreadable(&mut self) {
-        self.counts.count(Some(Rule::Unreadable));
+    /// Counts what is dropped before it is a sample.
+    pub(crate) fn dropped(&mut self, rule: Rule) {
+        self.counts.count(Some(rule));
     }
 
     /// Keeps a sample, or counts why not.

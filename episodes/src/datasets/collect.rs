@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::build::{BuildRequest, Builder};
-use super::filter::Wanted;
+use super::filter::{Rule, Wanted};
 use super::report::DatasetManifest;
 use super::sample::Sample;
 use crate::export::{ExportError, ExportFilter, Source};
@@ -34,7 +34,7 @@ pub fn build(
     source.walk(&request.tenant.id, &filter, None, &snapshot, |_, row| {
         match row.map_err(|unreadable| unreadable.message).and_then(|row| Sample::new(&row, wants_pair)) {
             Ok(sample) => builder.push(&sample)?,
-            Err(_) => builder.unreadable(),
+            Err(_) => builder.dropped(Rule::Unreadable),
         }
         seen += 1;
         if seen % STEP == 0 && watch(seen).is_break() {

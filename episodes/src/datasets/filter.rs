@@ -37,6 +37,12 @@ pub enum Rule {
     Duplicate,
     /// The same texts are in another split already, by another conversation.
     DuplicateOfOtherSplit,
+    /// The batch run had no answer, or found nothing.
+    NotSuccessful,
+    /// The first hit scored too low.
+    ScoreTooLow,
+    /// Something is wrong with the row of the workbook.
+    Faulty,
     /// The episode cannot be read.
     Unreadable,
 }

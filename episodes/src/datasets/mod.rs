@@ -10,6 +10,7 @@ mod build;
 mod collect;
 mod filter;
 mod latest;
+mod load;
 mod messages;
 mod report;
 mod rl;
@@ -19,6 +20,7 @@ mod split;
 mod spool;
 mod trl;
 mod verl;
+pub mod workbook;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ pub use augment::{augmented, is_chosen};
 pub use build::{BuildRequest, Kind};
 pub use collect::build;
 pub use filter::{Counts, Rule, Seen, Wanted, normalised, quality};
+pub use load::{TrainingSample, load_rewrites};
 pub use report::{DatasetFile, DatasetManifest, Limits, SplitStats, StatsReport};
 pub use sample::{Arm, Found, Origin, Pair, Sample};
 pub use split::{SPLITS, of_conversation};
