@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use recast_config::TenantProfile;
 use recast_domain::{EpisodeId, TenantId};
 use recast_episodes::{EpisodeReader, EpisodeStore, LabelRecord, LabelRow, PutCounts, read_labels};
 use serde_json::{Value, json};
@@ -32,7 +33,9 @@ pub fn run(args: &LabelsArgs) -> anyhow::Result<()> {
         drop(EpisodeReader::open(&path)?);
         let store = EpisodeStore::open(&path, &settings.episodes)
             .context("while a gateway runs, send the labels to it with --url and --key")?;
-        let stored = into_store(&store, &tenant, &rows).await;
+        // what is known of the tenant says whether its texts are redacted
+        let redacts = TenantProfile::load(&settings.tenants.dir.join(tenant.as_str()))?.redact;
+        let stored = into_store(&store, &tenant, redacts, &rows).await;
         store.close().await;
         stored
     })?;
@@ -54,12 +57,14 @@ type Refused = Vec<(usize, String)>;
 async fn into_store(
     store: &EpisodeStore,
     tenant: &TenantId,
+    redacts: bool,
     rows: &[(usize, LabelRow)],
 ) -> anyhow::Result<(PutCounts, Refused)> {
     let created_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
     let (mut labels, mut refused): (Vec<LabelRecord>, Refused) = (Vec::new(), Vec::new());
     for (line, row) in rows {
         let id = EpisodeId(row.episode_id);
+        let row = if redacts { row.clone().redacted() } else { row.clone() };
         match row.records(tenant, created_ms) {
             Err(message) => refused.push((*line, message)),
             Ok(_) if !store.reader().has(tenant, id)? => refused.push((*line, unknown(id))),

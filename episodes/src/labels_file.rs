@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::dataset::DatasetProblem;
 use crate::labels::{LabelRecord, LabelValue};
+use crate::redact::redact;
 
 /// One author about one episode: at least one of the four kinds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,13 @@ struct CsvRow {
 }
 
 impl LabelRow {
+    /// The same without phone numbers, addresses and the like in its texts.
+    #[must_use]
+    pub fn redacted(self) -> Self {
+        let without = |text: Option<String>| text.map(|text| redact(&text).unwrap_or(text));
+        Self { gold_rewrite: without(self.gold_rewrite), label: without(self.label), ..self }
+    }
+
     /// The labels of this row.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What a batch run has answered so far, so that one that was broken off goes on.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -60,22 +60,19 @@ impl Journal {
                 }
             }
         }
-        // written anew, so that what was broken off is gone
+        // written anew beside it, so that what was broken off is gone and nothing else can get lost
+        let fresh = path.with_extension("progress.new");
         let mut journal = Self {
             path: path.to_owned(),
-            file: OpenOptions::new()
-                .create(true)
-                .write(true)
-                .truncate(true)
-                .open(path)
-                .with_context(|| name.clone())?,
+            file: File::create(&fresh).with_context(|| fresh.display().to_string())?,
             answered: BTreeMap::new(),
             questions: questions.len(),
         };
-        writeln!(journal.file, "{test_set}").with_context(|| name)?;
+        writeln!(journal.file, "{test_set}").with_context(|| name.clone())?;
         for (number, row) in &answered {
             journal.push(*number, row)?;
         }
+        std::fs::rename(&fresh, path).with_context(|| name)?;
         Ok(journal)
     }
 
