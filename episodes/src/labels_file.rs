@@ -34,6 +34,9 @@ pub struct LabelRow {
     pub label: Option<String>,
 }
 
+/// Rows with the lines they begin in, from 1.
+pub type NumberedLabels = Vec<(usize, LabelRow)>;
+
 /// A row of CSV: an empty cell says nothing, passage ids are separated by white space.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,7 +95,7 @@ impl LabelRow {
 ///
 /// # Errors
 /// When the file cannot be read at all.
-pub fn read_labels(path: &Path) -> Result<(Vec<(usize, LabelRow)>, Vec<DatasetProblem>), DatasetProblem> {
+pub fn read_labels(path: &Path) -> Result<(NumberedLabels, Vec<DatasetProblem>), DatasetProblem> {
     let problem = |line, message| DatasetProblem { path: path.to_owned(), line, message };
     let unreadable = |error: std::io::Error| problem(None, format!("cannot be read: {error}"));
     let file = BufReader::new(File::open(path).map_err(unreadable)?);

@@ -64,7 +64,7 @@ pub use error::{EpisodeError, NotStored};
 pub use feedback::{ArmFeedback, FeedbackStored};
 pub use judge_books::JudgeReply;
 pub use labels::{LabelRecord, LabelValue};
-pub use labels_file::{LabelRow, read_labels};
+pub use labels_file::{LabelRow, NumberedLabels, read_labels};
 pub use ledger::ShadowEnd;
 pub use pairs::RunCursor;
 pub use reader::{EpisodeFilter, EpisodeReader, LIST_MAX};
