@@ -1,7 +1,5 @@
 //! Labels as people hand them in: JSON lines or CSV, one row an episode.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use recast_domain::{EpisodeId, TenantId};
@@ -98,10 +96,10 @@ impl LabelRow {
 pub fn read_labels(path: &Path) -> Result<(NumberedLabels, Vec<DatasetProblem>), DatasetProblem> {
     let problem = |line, message| DatasetProblem { path: path.to_owned(), line, message };
     let unreadable = |error: std::io::Error| problem(None, format!("cannot be read: {error}"));
-    let file = BufReader::new(File::open(path).map_err(unreadable)?);
+    let bytes = std::fs::read(path).map_err(unreadable)?;
     let (mut rows, mut problems) = (Vec::new(), Vec::new());
     if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv")) {
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(file);
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(bytes.as_slice());
         let mut headers = reader.headers().map_err(|error| problem(Some(1), error.to_string()))?.clone();
         // spreadsheets begin their files with a byte order mark
         if let Some(first) = headers.get(0).and_then(|first| first.strip_prefix('\u{feff}')) {
@@ -113,24 +111,23 @@ pub fn read_labels(path: &Path) -> Result<(NumberedLabels, Vec<DatasetProblem>),
                 Ok(false) => break,
                 Ok(true) => {}
                 Err(error) => {
-                    let line = error.position().map(|place| place.line() as usize);
+                    let line = error.position().map(|place| line_of(place, &bytes));
                     problems.push(problem(line, error.to_string()));
                     continue;
                 }
             }
-            let line = record.position().map_or(0, |place| place.line() as usize);
+            let line = record.position().map_or(0, |place| line_of(place, &bytes));
             match record.deserialize::<CsvRow>(Some(&headers)) {
                 Ok(row) => rows.push((line, row.into())),
                 Err(error) => problems.push(problem(Some(line), csv_message(&error, &headers))),
             }
         }
     } else {
-        for (line, text) in (1..).zip(file.split(b'\n')) {
-            let text = text.map_err(unreadable)?;
+        for (line, text) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
             if text.trim_ascii().is_empty() {
                 continue;
             }
-            let mut deserializer = serde_json::Deserializer::from_slice(&text);
+            let mut deserializer = serde_json::Deserializer::from_slice(text);
             match serde_path_to_error::deserialize(&mut deserializer) {
                 Ok(row) => rows.push((line, row)),
                 Err(error) => {
@@ -159,6 +156,12 @@ impl From<CsvRow> for LabelRow {
             label: said(row.label),
         }
     }
+}
+
+/// The line of a row, from 1. Behind a CR the reader has yet to see the LF that ends the line before.
+fn line_of(place: &csv::Position, bytes: &[u8]) -> usize {
+    let line = place.line() as usize;
+    if bytes.get(place.byte() as usize) == Some(&b'\n') { line + 1 } else { line }
 }
 
 /// What is wrong with a row of CSV, with the name of its column.
