@@ -131,7 +131,7 @@ pub fn quality(sample: &Sample, wanted: Wanted, limits: &DatasetSettings) -> Opt
     }
 }
 
-/// What was kept before: a hash of its texts and the split it is in, 17 bytes a sample.
+/// What was kept before: a hash of its texts and the split it is in, some 40 bytes a sample.
 #[derive(Debug, Default)]
 pub struct Seen {
     kept: HashMap<u128, Split>,
