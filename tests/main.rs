@@ -10,6 +10,7 @@ mod arena;
 mod compare;
 mod crash;
 mod crate_graph;
+mod datasets;
 mod faults;
 mod hostile;
 mod isolation;

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod arena;
+mod datasets;
 mod judge;
 mod policy;
 mod rl;
 
 pub use arena::*;
+pub use datasets::*;
 pub use judge::*;
 pub use policy::*;
 pub use rl::*;
@@ -34,6 +36,12 @@ pub enum Command {
     Keys(KeysArgs),
     /// List or show episodes; works beside a running gateway
     Episodes(EpisodesArgs),
+    /// Make datasets that train, of episodes or of the workbook of a batch run
+    Datasets(DatasetsArgs),
+    /// Ask a running gateway a test set and write down what came back
+    Batch(BatchArgs),
+    /// Take in what people wrote down about answers
+    Labels(LabelsArgs),
     /// Measure retrieval for raw queries, rewrites and gold rewrites
     Eval(EvalArgs),
     /// Compare the shipped rewriter with a larger one in its shadow, on the demo's own questions
@@ -370,6 +378,9 @@ pub struct TrainArgs {
     /// The folder of tenants
     #[arg(long, default_value = "data")]
     pub data: PathBuf,
+    /// With sft: a file of `recast datasets build` to learn from beside the tenants' own dialogues; may be given again
+    #[arg(long)]
+    pub dataset: Vec<PathBuf>,
     /// Where the model folders go
     #[arg(long, default_value = "models")]
     pub out: PathBuf,

@@ -1,7 +1,9 @@
 //! `recast`: a query-rewrite RAG gateway that learns online. Thin subcommands that wire the rooms together.
 
 mod args;
+mod batch;
 mod config;
+mod datasets;
 mod demo;
 mod documents;
 mod episodes;
@@ -12,6 +14,7 @@ mod ingest;
 mod judge;
 mod keys;
 mod labelled;
+mod labels;
 mod learn;
 mod maintenance;
 mod out;
@@ -23,6 +26,7 @@ mod stop;
 mod tenant;
 mod train;
 mod tune;
+mod workbook;
 
 use std::process::ExitCode;
 
@@ -49,6 +53,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Documents(args) => documents::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Episodes(args) => episodes::run(&args),
+        Command::Datasets(args) => datasets::run(&args),
+        Command::Batch(args) => batch::run(&args),
+        Command::Labels(args) => labels::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Rewriter(args) => rewriter_serve::run(&args),

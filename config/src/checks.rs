@@ -100,6 +100,18 @@ pub(crate) fn problems(settings: &Settings) -> Vec<Problem> {
     );
 
     check(settings.episodes.batch_max > 0, "episodes.batch_max", "must be at least 1");
+    let data = &settings.datasets;
+    check((1..=36_500).contains(&data.days_back), "datasets.days_back", "must be from 1 to 36500");
+    let (min, max) = (data.query_min_chars, data.query_max_chars);
+    check(min <= max, "datasets.query_min_chars", "must not be above datasets.query_max_chars");
+    let (min, max) = (data.rewrite_min_chars, data.rewrite_max_chars);
+    check(min <= max, "datasets.rewrite_min_chars", "must not be above datasets.rewrite_max_chars");
+    check(data.rewrite_max_growth > 0, "datasets.rewrite_max_growth", "must be at least 1");
+    let share = |share: f64| (0.0..=1.0).contains(&share);
+    check(share(data.import_min_top1), "datasets.import_min_top1", "must be from 0 to 1");
+    check(share(data.synonym_share), "datasets.synonym_share", "must be from 0 to 1");
+    let held_out = share(data.val_share) && share(data.test_share) && data.val_share + data.test_share < 1.0;
+    check(held_out, "datasets.val_share", "must leave something for train together with datasets.test_share");
     check(settings.episodes.max_bytes >= 1 << 20, "episodes.max_bytes", "must be at least 1048576");
 
     let judge = &settings.judge;

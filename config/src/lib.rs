@@ -17,9 +17,9 @@ pub use choices::{
 };
 pub use layers::{ConfigError, Effective, PROFILES, Problem, Source, load};
 pub use settings::{
-    AdmissionSettings, DeadlineSettings, EmbedderSettings, EpisodeSettings, ExperimentSettings, JudgeSettings,
-    LearnerSettings, LimitSettings, OnnxSettings, PolicySettings, QdrantSettings, RemoteRewriterSettings,
-    RerankerSettings, RetrievalSettings, RewardSettings, RewriterSettings, ScoringSettings, ServerSettings, Settings,
-    ShadowSettings, StateSettings, TelemetrySettings, TenantSettings,
+    AdmissionSettings, DatasetSettings, DeadlineSettings, EmbedderSettings, EpisodeSettings, ExperimentSettings,
+    JudgeSettings, LearnerSettings, LimitSettings, OnnxSettings, PolicySettings, QdrantSettings,
+    RemoteRewriterSettings, RerankerSettings, RetrievalSettings, RewardSettings, RewriterSettings, ScoringSettings,
+    ServerSettings, Settings, ShadowSettings, StateSettings, TelemetrySettings, TenantSettings,
 };
 pub use tenant::{TenantError, TenantProfile};

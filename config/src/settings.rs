@@ -27,6 +27,7 @@ pub struct Settings {
     pub reranker: RerankerSettings,
     pub onnxruntime: OnnxSettings,
     pub episodes: EpisodeSettings,
+    pub datasets: DatasetSettings,
     pub judge: JudgeSettings,
     pub reward: RewardSettings,
     pub scoring: ScoringSettings,
@@ -183,6 +184,23 @@ section!(
         retention_days: u32,
         max_bytes: u64,
         low_water_bytes: u64,
+    }
+);
+section!(
+    /// What becomes a row of a dataset, and how rows are split and varied.
+    DatasetSettings {
+        days_back: u32,
+        wanted: u64,
+        query_min_chars: usize,
+        query_max_chars: usize,
+        rewrite_min_chars: usize,
+        rewrite_max_chars: usize,
+        rewrite_max_growth: usize,
+        import_min_top1: f64,
+        val_share: f64,
+        test_share: f64,
+        augment_one_in: u32,
+        synonym_share: f64,
     }
 );
 section!(

@@ -10,6 +10,7 @@ mod episode;
 mod error;
 mod experiment;
 mod ids;
+mod message;
 mod passage;
 mod rewrite;
 mod trace;
@@ -23,6 +24,7 @@ pub use experiment::{
     Assignment, Feedback, FeedbackSignal, Preferred, RefusedRun, ShadowAnswer, ShadowKind, ShadowOutcome, ShadowRun,
 };
 pub use ids::{EpisodeId, IdError, KbName, PolicyId, TenantId};
+pub use message::{ChatMessage, PROFILE_LABEL, QUERY_LABEL, REQUEST, SUMMARY_LABEL, THOUGHT_LABEL, chat_messages};
 pub use passage::{Hit, LegRank, Legs, Metadata, Passage};
 pub use rewrite::{Rewrite, RewriteSource, Sampling};
 pub use trace::{Degradation, Timings, Trace};

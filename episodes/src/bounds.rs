@@ -198,19 +198,23 @@ mod tests {
         }
         commit(&connection, writes.iter(), false).unwrap();
         let rows = |connection: &Connection| {
-            ["episodes", "shadow_runs", "feedback", "verdicts", "rewards"]
+            ["episodes", "shadow_runs", "feedback", "verdicts", "rewards", "labels"]
                 .map(|table| connection.number(&format!("SELECT count(*) FROM {table}"), &[]).unwrap())
         };
-        assert_eq!(rows(&connection), [2, 2, 4, 2, 2]);
+        assert_eq!(rows(&connection), [2, 2, 4, 2, 2, 2]);
         let mut bounds = Bounds::new(&EpisodeSettings { retention_days: 5, ..settings(Durability::Group) });
         settle(&mut bounds, &connection, 10 * DAY_MS);
-        assert_eq!(rows(&connection), [1, 1, 2, 1, 1], "one of everything, and the feedback that still may be joined");
+        assert_eq!(
+            rows(&connection),
+            [1, 1, 2, 1, 1, 1],
+            "one of everything, and the feedback that still may be joined"
+        );
         if connection.file().is_none() {
             return; // no bound in bytes on a server
         }
         let mut bounds = Bounds::new(&EpisodeSettings { max_bytes: 1, ..settings(Durability::Group) });
         settle(&mut bounds, &connection, 0);
-        assert_eq!(rows(&connection), [0; 5]);
+        assert_eq!(rows(&connection), [0; 6]);
     }
 
     #[test]

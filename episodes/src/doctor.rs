@@ -47,6 +47,8 @@ pub struct DoctorReport {
     pub verdicts: u64,
     /// Rewards.
     pub rewards: u64,
+    /// Labels of people.
+    pub labels: u64,
     /// Size of the store, on a server of its tables with their indexes.
     pub bytes: u64,
     /// Size of its write-ahead log; 0 on a server.
@@ -166,6 +168,7 @@ fn examine(connection: &Connection, report: &mut DoctorReport) -> rusqlite::Resu
     report.feedback = count(connection, "SELECT count(*) FROM feedback")?;
     report.verdicts = count(connection, "SELECT count(*) FROM verdicts")?;
     report.rewards = count(connection, "SELECT count(*) FROM rewards")?;
+    report.labels = count(connection, "SELECT count(*) FROM labels")?;
     if report.shadow_pending > 0 && !report.writer_running {
         let problem = format!("{} shadow runs were left behind by a process that ended", report.shadow_pending);
         report.find(problem, "start the gateway, it counts them as dropped; or repair the store");

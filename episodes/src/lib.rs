@@ -4,8 +4,8 @@
 //! makes batches grow and an idle store pays for one commit. Any number of processes read ([`EpisodeReader`]) beside
 //! it. Every read asks for a tenant: there is no call that could return another tenant's episode.
 //!
-//! What hangs on an episode lies beside it and goes with it: the shadow runs it was sampled for, feedback, verdicts and
-//! rewards. Definitions of experiments lie here too, as texts with versions, and what judges were paid for. All of it
+//! What hangs on an episode lies beside it and goes with it: the shadow runs it was sampled for, feedback, verdicts,
+//! rewards and labels. Definitions of experiments lie here too, as texts with versions, and what judges were paid for. All of it
 //! goes through the one writer.
 //!
 //! What a crash may take: in strict mode nothing that was acknowledged, power loss included; in group mode the last
@@ -16,6 +16,7 @@ mod accounting;
 mod backup;
 mod bounds;
 mod dataset;
+pub mod datasets;
 mod db;
 mod definitions;
 mod doctor;
@@ -23,6 +24,8 @@ mod error;
 pub mod export;
 mod feedback;
 mod judge_books;
+mod labels;
+mod labels_file;
 mod ledger;
 mod link;
 mod migrations;
@@ -69,6 +72,8 @@ pub use doctor::{DoctorReport, Finding, doctor};
 pub use error::{EpisodeError, NotStored};
 pub use feedback::{ArmFeedback, FeedbackStored};
 pub use judge_books::JudgeReply;
+pub use labels::{LabelRecord, LabelValue};
+pub use labels_file::{LabelRow, NumberedLabels, read_labels};
 pub use ledger::ShadowEnd;
 pub use pairs::RunCursor;
 pub use reader::{EpisodeFilter, EpisodeReader, LIST_MAX};

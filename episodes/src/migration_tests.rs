@@ -31,7 +31,7 @@ async fn a_store_of_version_1_is_brought_up_to_date_without_loss() {
     let path = store_v1(&dir);
     let tenant: TenantId = "fivedoctors".parse().unwrap();
     let error = EpisodeReader::open(&path).unwrap_err();
-    assert!(matches!(error, EpisodeError::Schema { found: 1, known: 3, .. }), "{error}");
+    assert!(matches!(error, EpisodeError::Schema { found: 1, known: 4, .. }), "{error}");
     assert!(error.to_string().ends_with("start the gateway once, it brings the store up to date"), "{error}");
     let store = EpisodeStore::open(&path, &settings(Durability::Strict)).unwrap();
     let reader = EpisodeReader::open(&path).unwrap();
@@ -68,7 +68,7 @@ async fn a_store_of_version_2_keeps_what_it_has_and_takes_a_judges_books() {
     std::fs::write(&path, STORE_V2).unwrap();
     let tenant: TenantId = "fivedoctors".parse().unwrap();
     let error = EpisodeReader::open(&path).unwrap_err();
-    assert!(matches!(error, EpisodeError::Schema { found: 2, known: 3, .. }), "{error}");
+    assert!(matches!(error, EpisodeError::Schema { found: 2, known: 4, .. }), "{error}");
     let store = EpisodeStore::open(&path, &settings(Durability::Strict)).unwrap();
     let reader = store.reader();
     assert_eq!(created(&reader, &tenant), [1_763_690_000_001, 1_763_690_000_000]);

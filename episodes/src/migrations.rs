@@ -2,7 +2,7 @@
 
 /// `MIGRATIONS[n]` brings a store from version n to n + 1; `PRAGMA user_version` says where a store stands. A step that
 /// has been released never changes.
-pub(crate) const MIGRATIONS: [&str; 3] = [EPISODES, EXPERIMENTS, JUDGE_BOOKS];
+pub(crate) const MIGRATIONS: [&str; 4] = [EPISODES, EXPERIMENTS, JUDGE_BOOKS, LABELS_AND_ERASURES];
 
 /// The key is (tenant, id), not the id alone: whether a write of one tenant succeeds never depends on another tenant.
 /// Ids are time-ordered, so the same key serves lists by time. Retention reads `by_time`.
@@ -134,4 +134,35 @@ const JUDGE_BOOKS: &str = "
         cost            REAL    NOT NULL,
         PRIMARY KEY (tenant, day)
     ) STRICT;
+";
+
+/// What people wrote down about an answer goes with its episode, as everything else that hangs on one. What stays of an
+/// erased episode is its id, for those who hold copies.
+const LABELS_AND_ERASURES: &str = "
+    CREATE TABLE labels (
+        tenant          TEXT    NOT NULL,
+        episode         BLOB    NOT NULL,
+        author          TEXT    NOT NULL,
+        kind            TEXT    NOT NULL CHECK (kind IN ('gold_rewrite', 'relevant', 'score', 'label')),
+        value           TEXT    NOT NULL,
+        created_ms      INTEGER NOT NULL,
+        PRIMARY KEY (tenant, episode, author, kind)
+    ) STRICT;
+
+    CREATE TABLE erasures (
+        tenant          TEXT    NOT NULL,
+        episode         BLOB    NOT NULL,
+        erased_ms       INTEGER NOT NULL,
+        PRIMARY KEY (tenant, episode)
+    ) STRICT;
+    CREATE INDEX erasures_by_time ON erasures (tenant, erased_ms);
+
+    DROP TRIGGER episode_deleted;
+    CREATE TRIGGER episode_deleted AFTER DELETE ON episodes BEGIN
+        DELETE FROM shadow_runs WHERE tenant = old.tenant AND episode = old.id;
+        DELETE FROM feedback WHERE tenant = old.tenant AND episode = old.id;
+        DELETE FROM verdicts WHERE tenant = old.tenant AND episode = old.id;
+        DELETE FROM rewards WHERE tenant = old.tenant AND episode = old.id;
+        DELETE FROM labels WHERE tenant = old.tenant AND episode = old.id;
+    END;
 ";

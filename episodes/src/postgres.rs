@@ -9,7 +9,7 @@ use crate::schema::SCHEMA_VERSION;
 
 /// The steps that made the tables, with the version that each leads to. The versions are those of
 /// [`crate::migrations::MIGRATIONS`]; no store on a server is older than 3. A released step never changes.
-pub(crate) const STEPS: [(u32, &str); 1] = [(3, TABLES)];
+pub(crate) const STEPS: [(u32, &str); 2] = [(3, TABLES), (4, LABELS_AND_ERASURES)];
 const _: () = assert!(STEPS[STEPS.len() - 1].0 == SCHEMA_VERSION);
 
 /// `seq` is the number of a row, as SQLite's `rowid` is. Texts are compared by their bytes, as SQLite does. Keys hold no
@@ -144,6 +144,37 @@ const TABLES: &str = r#"
         owner           BIGINT  PRIMARY KEY,
         seen            TIMESTAMPTZ NOT NULL
     );
+"#;
+
+/// See [`crate::migrations`].
+const LABELS_AND_ERASURES: &str = r#"
+    CREATE TABLE labels (
+        tenant          TEXT    COLLATE "C" NOT NULL,
+        episode         BYTEA   NOT NULL,
+        author          TEXT    COLLATE "C" NOT NULL,
+        kind            TEXT    COLLATE "C" NOT NULL CHECK (kind IN ('gold_rewrite', 'relevant', 'score', 'label')),
+        value           TEXT    COLLATE "C" NOT NULL,
+        created_ms      BIGINT  NOT NULL,
+        seq             BIGINT  GENERATED ALWAYS AS IDENTITY UNIQUE,
+        PRIMARY KEY (tenant, episode, author, kind)
+    );
+
+    CREATE TABLE erasures (
+        tenant          TEXT    COLLATE "C" NOT NULL,
+        episode         BYTEA   NOT NULL,
+        erased_ms       BIGINT  NOT NULL,
+        PRIMARY KEY (tenant, episode)
+    );
+    CREATE INDEX erasures_by_time ON erasures (tenant, erased_ms);
+
+    CREATE OR REPLACE FUNCTION episode_deleted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        DELETE FROM shadow_runs WHERE tenant = old.tenant AND episode = old.id;
+        DELETE FROM feedback WHERE tenant = old.tenant AND episode = old.id;
+        DELETE FROM verdicts WHERE tenant = old.tenant AND episode = old.id;
+        DELETE FROM rewards WHERE tenant = old.tenant AND episode = old.id;
+        DELETE FROM labels WHERE tenant = old.tenant AND episode = old.id;
+        RETURN NULL;
+    END $$;
 "#;
 
 /// Opens (or makes) the store for one of its writers, and brings it to the current version. `owner` is the writer's.

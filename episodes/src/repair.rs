@@ -10,8 +10,13 @@ use crate::ledger;
 use crate::schema::{WriterLock, count, open_file};
 
 /// The tables whose rows hang on episodes, and which of their rows must have one: feedback may come first.
-const HANGING: [(&str, &str); 4] =
-    [("shadow_runs", "true"), ("feedback", "deferred = 0"), ("verdicts", "true"), ("rewards", "true")];
+const HANGING: [(&str, &str); 5] = [
+    ("shadow_runs", "true"),
+    ("feedback", "deferred = 0"),
+    ("verdicts", "true"),
+    ("rewards", "true"),
+    ("labels", "true"),
+];
 
 /// What a repair did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

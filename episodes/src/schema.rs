@@ -11,7 +11,7 @@ use crate::error::EpisodeError;
 use crate::migrations::MIGRATIONS;
 
 /// The version that this build reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 3;
+pub(crate) const SCHEMA_VERSION: u32 = 4;
 const _: () = assert!(MIGRATIONS.len() == SCHEMA_VERSION as usize);
 
 /// Another connection may hold a lock for a moment (a checkpoint, a reader that recovers); longer means trouble.

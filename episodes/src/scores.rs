@@ -123,7 +123,7 @@ impl PutCounts {
         self.no_episode += other.no_episode;
     }
 
-    fn count(&mut self, connection: &Connection, changed: usize, key: (&str, &[u8; 16])) -> Result<()> {
+    pub(crate) fn count(&mut self, connection: &Connection, changed: usize, key: (&str, &[u8; 16])) -> Result<()> {
         if changed > 0 {
             self.stored += 1;
         } else if has_episode(connection, key.0, key.1)? {

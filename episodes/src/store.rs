@@ -15,6 +15,7 @@ use crate::db::{Connection, Place};
 use crate::definitions::ExperimentChange;
 use crate::error::{EpisodeError, NotStored};
 use crate::feedback::{self, FeedbackStored};
+use crate::labels::LabelRecord;
 use crate::ledger::{self, ShadowEnd};
 use crate::link::Link;
 use crate::reader::{EpisodeFilter, EpisodeReader};
@@ -195,6 +196,18 @@ impl EpisodeStore {
     /// When some are not stored; those before them are.
     pub async fn put_rewards(&self, rewards: Vec<RewardRecord>) -> Result<PutCounts, EpisodeError> {
         self.put_all(rewards, Write::Rewards).await
+    }
+
+    /// Stores labels, a transaction for each few hundred. What an author says again changes nothing; what an author
+    /// says otherwise replaces what was said.
+    ///
+    /// # Errors
+    /// When one of them is faulty, before any is stored; when some are not stored, those before them are.
+    pub async fn put_labels(&self, labels: Vec<LabelRecord>) -> Result<PutCounts, EpisodeError> {
+        if let Some(fault) = labels.iter().find_map(LabelRecord::fault) {
+            return Err(EpisodeError::Invalid(fault));
+        }
+        self.put_all(labels, Write::Labels).await
     }
 
     async fn put_all<T>(&self, records: Vec<T>, write: impl Fn(Vec<T>) -> Write) -> Result<PutCounts, EpisodeError> {

@@ -7,6 +7,7 @@ use recast_domain::{
     Timings,
 };
 
+use crate::labels::{LabelRecord, LabelValue};
 use crate::record::encode;
 use crate::scores::{RewardRecord, Side, VerdictRecord};
 use crate::write::{Write, commit};
@@ -163,8 +164,13 @@ pub(crate) fn reward(episode: &Episode, weights_hash: &str, total: f64) -> Rewar
     }
 }
 
+/// What somebody says about `episode`.
+pub(crate) fn label(episode: &Episode, value: LabelValue) -> LabelRecord {
+    LabelRecord { tenant: episode.tenant.clone(), episode: episode.id, author: "li".to_owned(), value, created_ms: 7 }
+}
+
 /// The writes of an episode with one of everything that can hang on it.
-pub(crate) fn everything(episode: &mut Episode) -> [Write; 4] {
+pub(crate) fn everything(episode: &mut Episode) -> [Write; 5] {
     let (sampled, run) = sampled(episode.tenant.as_str(), episode.created_ms);
     let run = ended(&ShadowRun { episode: episode.id, ..run }, completed());
     episode.experiment = sampled.experiment;
@@ -173,5 +179,6 @@ pub(crate) fn everything(episode: &mut Episode) -> [Write; 4] {
         Write::Feedback(Box::new(events::encode(&feedback(episode, episode.created_ms)).unwrap())),
         Write::Verdicts(vec![verdict(episode, 1, None)]),
         Write::Rewards(vec![reward(episode, "w", 0.5)]),
+        Write::Labels(vec![label(episode, LabelValue::GoldRewrite("胶原蛋白肽 孕妇 禁忌".to_owned()))]),
     ]
 }

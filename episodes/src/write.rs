@@ -5,6 +5,7 @@ use crate::definitions::{self, ExperimentChange};
 use crate::error::NotStored;
 use crate::feedback::{self, FeedbackRow};
 use crate::judge_books::{self, Cost, KeptReply};
+use crate::labels::{self, LabelRecord};
 use crate::ledger::{self, RunRow};
 use crate::record::{RECORD_VERSION, Row};
 use crate::scores::{self, PutCounts, RewardRecord, VerdictRecord};
@@ -25,6 +26,7 @@ pub(crate) enum Write {
     Feedback(Box<FeedbackRow>),
     Verdicts(Vec<VerdictRecord>),
     Rewards(Vec<RewardRecord>),
+    Labels(Vec<LabelRecord>),
     JudgeReply(Box<KeptReply>),
     JudgeCost(Cost),
 }
@@ -44,6 +46,7 @@ impl Write {
             Self::Feedback(_) => "feedback",
             Self::Verdicts(_) => "verdict",
             Self::Rewards(_) => "reward",
+            Self::Labels(_) => "label",
             Self::JudgeReply(_) => "judge_reply",
             Self::JudgeCost(_) => "judge_cost",
         }
@@ -137,6 +140,7 @@ fn apply(connection: &Connection, write: &Write) -> db::Result<Written> {
         Write::Feedback(row) => feedback::insert(connection, row),
         Write::Verdicts(verdicts) => scores::put_verdicts(connection, verdicts),
         Write::Rewards(rewards) => scores::put_rewards(connection, rewards),
+        Write::Labels(labels) => labels::put(connection, labels),
         Write::JudgeReply(reply) => judge_books::put_reply(connection, reply),
         Write::JudgeCost(cost) => judge_books::add_cost(connection, cost),
     }

@@ -114,7 +114,7 @@ impl TenantData {
         self.dialogues.iter().filter(move |dialogue| dialogue.split == split)
     }
 
-    fn training(&self) -> Result<TenantTraining> {
+    pub(crate) fn training(&self) -> Result<TenantTraining> {
         let dialogues: Vec<SplitDialogue> =
             self.split(Split::Train).map(|dialogue| SplitDialogue::new(dialogue, &self.mentions)).collect();
         if dialogues.is_empty() {

@@ -11,6 +11,7 @@ mod contrastive;
 mod corpus;
 mod curriculum;
 mod curve;
+mod dataset;
 mod error;
 mod lexical;
 mod mentions;
@@ -32,6 +33,7 @@ pub use contrastive::{ContrastiveObjective, RankingValidation, in_batch_loss, ra
 pub use corpus::{Corpus, TenantData, TenantTraining, TrainingData, searched_text};
 pub use curriculum::{Curriculum, Example};
 pub use curve::{Curve, CurvePoint};
+pub use dataset::{DatasetFit, dataset_fit};
 pub use error::{LearnError, Result};
 pub use lexical::LexicalIndex;
 pub use mentions::{Form, Mentions, Piece};

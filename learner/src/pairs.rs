@@ -65,7 +65,7 @@ impl TenantPairs {
             relevant.sort_by_key(|relevance| std::cmp::Reverse(relevance.grade));
             // a passage about an entity of another split is not here, and its question is left out with it
             let places = relevant.iter().map(|relevance| tenant.by_id.get(&relevance.id).copied());
-            places.collect::<Option<Vec<usize>>>()
+            places.collect::<Option<Vec<usize>>>().filter(|places| !places.is_empty())
         };
         let dialogues = tenant.dialogues.iter().enumerate();
         let items = dialogues.filter_map(|(place, dialogue)| Some((place, answers(dialogue)?))).collect();

@@ -83,7 +83,8 @@ struct Prepared {
 }
 
 fn prepare(settings: &TrainSettings, base: Option<&Path>) -> Result<Prepared> {
-    let corpus = Corpus::load(&settings.data)?;
+    let mut corpus = Corpus::load(&settings.data)?;
+    corpus.add_datasets(settings)?;
     let data = corpus.training()?;
     let shared = settings.out.join(TOKENIZER_FOLDER).join(TOKENIZER);
     let tokenizer = match base {

@@ -8,6 +8,8 @@ use recast_model::{PromptSettings, PromptStyle, VocabularySettings};
 pub struct TrainSettings {
     /// Folder of tenants.
     pub data: PathBuf,
+    /// Files of rewrites that the rewriter learns from beside the tenants' own train dialogues.
+    pub datasets: Vec<PathBuf>,
     /// Where the model folders go.
     pub out: PathBuf,
     /// Minutes for each model, in place of the recipe's own.
@@ -155,6 +157,7 @@ impl TrainSettings {
         };
         Self {
             data: data.to_owned(),
+            datasets: Vec::new(),
             out: out.to_owned(),
             minutes: None,
             steps: None,

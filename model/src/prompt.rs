@@ -4,7 +4,7 @@
 //! tokenised apart from the marks, so that no text of a user can open or close a field.
 use std::sync::Arc;
 
-use recast_domain::{Conversation, Role};
+use recast_domain::{Conversation, PROFILE_LABEL, QUERY_LABEL, REQUEST, Role, SUMMARY_LABEL, THOUGHT_LABEL};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ModelError, Result};
@@ -175,7 +175,7 @@ impl PromptRenderer {
         }
         let max = self.settings.max_prompt_tokens;
         let mut head = self.head(input)?;
-        let mut query = self.labelled(QUERY, "原始查询：", &conversation.query)?;
+        let mut query = self.labelled(QUERY, QUERY_LABEL, &conversation.query)?;
         let tail = self.tail()?;
         // the question outranks the instructions, the instructions outrank the rest
         let mut cut = head.cut(max / 2);
@@ -189,9 +189,9 @@ impl PromptRenderer {
         cut |= head.cut(room - query.content.len());
         let mut left = room - query.content.len() - head.content.len();
         let sides = [
-            (SUMMARY, "历史摘要：", &conversation.history_summary),
-            (PROFILE, "用户画像：", &conversation.user_profile),
-            (THOUGHT, "思考：", &conversation.thought),
+            (SUMMARY, SUMMARY_LABEL, &conversation.history_summary),
+            (PROFILE, PROFILE_LABEL, &conversation.user_profile),
+            (THOUGHT, THOUGHT_LABEL, &conversation.thought),
         ];
         let mut fields = Vec::new();
         for (mark, label, text) in sides.iter().rev() {
@@ -321,7 +321,7 @@ impl PromptRenderer {
         if !self.chat() {
             return Ok(vec![self.tokenizer.need_mark(REWRITE)?]);
         }
-        let mut ids = self.tokenizer.encode("请结合上文，把原始查询改写为适合检索的查询，只输出改写结果。")?;
+        let mut ids = self.tokenizer.encode(REQUEST)?;
         ids.extend(self.message_end()?);
         ids.extend(self.message("assistant")?);
         // Qwen3 skips its reasoning when the empty block is already there; tokenizers without these tokens have none
@@ -389,6 +389,21 @@ mod tests {
             历史摘要：胶原蛋白\n用户画像：孕妇\n原始查询：孕妇能喝吗\n\
             请结合上文，把原始查询改写为适合检索的查询，只输出改写结果。<|im_end|>\n<|im_start|>assistant\n";
         assert_eq!(prompt.text, expected);
+    }
+
+    /// What is exported for other engines is what is served: their template puts the same marks around messages.
+    #[test]
+    fn exported_messages_are_the_chat_prompt() {
+        let mut all = conversation();
+        all.thought = "改写为检索".to_owned();
+        for conversation in [conversation(), all, Conversation { query: "能喝吗 ".into(), ..Default::default() }] {
+            let mut text = String::new();
+            for message in recast_domain::chat_messages("改写查询", &conversation) {
+                text.push_str(&format!("<|im_start|>{}\n{}<|im_end|>\n", message.role, message.content));
+            }
+            text.push_str("<|im_start|>assistant\n");
+            assert_eq!(render(&renderer(PromptStyle::Chat, 512), &conversation).text, text);
+        }
     }
 
     #[test]

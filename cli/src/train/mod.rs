@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use recast_learner::{
-    Observer, TrainReport, TrainSettings, average, train_embedder, train_reranker, train_rewriter, train_teacher,
-    train_tokenizer,
+    Observer, TrainReport, TrainSettings, average, dataset_fit, train_embedder, train_reranker, train_rewriter,
+    train_teacher, train_tokenizer,
 };
 
 use crate::args::{TrainArgs, TrainWhat};
@@ -24,6 +25,17 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         return rl::run(args);
     }
     let mut settings = TrainSettings::new(&args.data, &args.out, args.seed);
+    if !args.dataset.is_empty() {
+        if args.what != TrainWhat::Sft {
+            bail!("--dataset goes with `train sft`: the other trainings learn from the tenants' folders alone");
+        }
+        settings.datasets.clone_from(&args.dataset);
+        let fit = dataset_fit(&settings)?;
+        out::error(&format!(
+            "datasets: {} samples to learn from, {} left out because validation or test ask or name the same",
+            fit.added, fit.held_out
+        ));
+    }
     settings.minutes = args.minutes;
     settings.resume = args.resume;
     settings.rewriter.base.clone_from(&args.base);

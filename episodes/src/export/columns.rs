@@ -117,6 +117,12 @@ pub const COLUMNS: &[Column] = columns! {
     preferred: Int "events", "Comparisons in which this answer was preferred." => |row| row.feedback.preferred.into();
     not_preferred: Int "events", "Comparisons in which the other answer was preferred." => |row| row.feedback.not_preferred.into();
     feedback: Json "", "All events, oldest first: created_ms and signal; null where there are none." => |row| row.feedback.list.as_deref().into();
+
+    n_labels: Int "labels", "Labels that people wrote down about this answer." => |row| row.labels.count.into();
+    gold_rewrite: Text "", "The rewrite as a person would have it, the latest; null where nobody wrote one." => |row| row.labels.gold.as_deref().into();
+    relevant: Json "", "Ids of the passages that answer, by the person who spoke last; null where nobody named any." => |row| row.labels.relevant_list.as_deref().into();
+    label_score: Float "0 to 1", "Mean of the scores of labels; null where there are none." => |row| row.labels.score_mean().into();
+    labels: Json "", "All labels, oldest first: author, kind, value, created_ms; null where there are none." => |row| row.labels.list.as_deref().into();
 };
 
 /// The answer of a run, where it completed.

@@ -28,15 +28,23 @@ mod zip;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use body::RewriteText;
 pub use columns::{COLUMNS, dictionary};
 pub use error::ExportError;
 pub use filter::{ExportFilter, FeedbackWanted};
 pub use job::{ExportRequest, Progress, export};
 pub use manifest::{FileEntry, Manifest, SCHEMA_VERSION};
 pub use output::{FileWriter, Format};
+pub(crate) use output::{HashedFile, replace, sync_folder};
 pub use page::{ExportPage, page};
 pub use row::Row;
+pub(crate) use sheet::letters;
+#[cfg(test)]
+pub(crate) use sheet::push_escaped;
 pub use source::{Snapshot, Source};
 pub(crate) use time::date_text;
 pub use time::{parse_time, time_text};
 pub use value::{Column, Kind, Value};
+pub(crate) use xlsx::Workbook;
+#[cfg(test)]
+pub(crate) use zip::ZipWriter;

@@ -5,7 +5,8 @@ use serde_json::value::RawValue;
 use uuid::fmt::Hyphenated;
 
 use super::body::{Answer, Body, Count, HitList, Text};
-use super::sides::{RawFeedback, RawReward, RawRun, RawVerdict, SideRows};
+use super::sides::{RawFeedback, RawLabel, RawReward, RawRun, RawVerdict, SideRows};
+use crate::labels::{self, LabelValue};
 use crate::ledger::ANSWER_VERSION;
 use crate::record::RECORD_VERSION;
 
@@ -32,6 +33,7 @@ pub struct Row<'a> {
     pub(crate) feedback: FeedbackSummary,
     pub(crate) verdicts: VerdictSummary<'a>,
     pub(crate) rewards: RewardSummary<'a>,
+    pub(crate) labels: LabelSummary,
 }
 
 /// A shadow run with its answer, where it completed.
@@ -76,6 +78,18 @@ pub(crate) struct RewardSummary<'a> {
     pub list: Option<String>,
 }
 
+/// Labels: the latest rewrite and passages that somebody wrote down, the mean of the scores, and all of them as a list.
+#[derive(Debug, Default)]
+pub(crate) struct LabelSummary {
+    pub count: u64,
+    pub gold: Option<String>,
+    pub relevant: Option<Vec<String>>,
+    pub relevant_list: Option<String>,
+    pub scores: u64,
+    pub score_sum: f64,
+    pub list: Option<String>,
+}
+
 /// The components of a reward.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Parts<'a> {
@@ -112,6 +126,7 @@ impl<'a> Row<'a> {
             feedback: FeedbackSummary::new(&sides.feedback)?,
             verdicts: VerdictSummary::new(&sides.verdicts)?,
             rewards: RewardSummary::new(&sides.rewards)?,
+            labels: LabelSummary::new(&sides.labels)?,
             body,
         })
     }
@@ -293,5 +308,43 @@ impl<'a> RewardSummary<'a> {
         }
         all.list = list(&shown)?;
         Ok(all)
+    }
+}
+
+impl LabelSummary {
+    fn new(labels: &[RawLabel]) -> Result<Self, String> {
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            author: &'a str,
+            kind: &'a str,
+            value: &'a RawValue,
+            created_ms: i64,
+        }
+        let mut all = Self { count: labels.len() as u64, ..Self::default() };
+        let mut shown = Vec::with_capacity(labels.len());
+        // in the order of time: what was said last stays
+        for one in labels {
+            match labels::read(&one.kind, &one.value)? {
+                LabelValue::GoldRewrite(text) => all.gold = Some(text),
+                LabelValue::Relevant(ids) => {
+                    all.relevant_list = Some(one.value.clone());
+                    all.relevant = Some(ids);
+                }
+                LabelValue::Score(score) => {
+                    all.scores += 1;
+                    all.score_sum += score;
+                }
+                LabelValue::Label(_) => {}
+            }
+            let value = parse("its label", &one.value)?;
+            shown.push(Shown { author: &one.author, kind: &one.kind, value, created_ms: one.created_ms });
+        }
+        all.list = list(&shown)?;
+        Ok(all)
+    }
+
+    /// The mean of the scores, 0 to 1.
+    pub(crate) fn score_mean(&self) -> Option<f64> {
+        (self.scores > 0).then(|| self.score_sum / self.scores as f64)
     }
 }

@@ -51,6 +51,15 @@ pub(crate) struct RawReward {
     pub created_ms: i64,
 }
 
+/// A label.
+#[derive(Debug)]
+pub(crate) struct RawLabel {
+    pub author: String,
+    pub kind: String,
+    pub value: String,
+    pub created_ms: i64,
+}
+
 /// All that hangs on one episode.
 #[derive(Debug, Default)]
 pub(crate) struct SideRows {
@@ -58,6 +67,7 @@ pub(crate) struct SideRows {
     pub feedback: Vec<RawFeedback>,
     pub verdicts: Vec<RawVerdict>,
     pub rewards: Vec<RawReward>,
+    pub labels: Vec<RawLabel>,
 }
 
 const RUNS: &str = "SELECT episode, kind, experiment, version, arm, sampled_ms, state, reason, record_version, answer
@@ -69,9 +79,12 @@ const VERDICTS: &str = "SELECT episode, side, judge, prompt_version, key, state,
 const REWARDS: &str = "SELECT episode, side, reward_version, weights_hash, parts, created_ms FROM rewards
     WHERE tenant = ?1 AND episode > ?2 AND rowid <= ?3 ORDER BY episode";
 
+const LABELS: &str = "SELECT episode, author, kind, value, created_ms FROM labels
+    WHERE tenant = ?1 AND episode > ?2 AND rowid <= ?3 ORDER BY episode";
+
 /// The statements, which the walks borrow.
 pub(crate) struct SideStatements<'c> {
-    tables: [(Statement<'c>, i64); 4],
+    tables: [(Statement<'c>, i64); 5],
 }
 
 impl<'c> SideStatements<'c> {
@@ -84,6 +97,7 @@ impl<'c> SideStatements<'c> {
             table(FEEDBACK, snapshot.feedback)?,
             table(VERDICTS, snapshot.verdicts)?,
             table(REWARDS, snapshot.rewards)?,
+            table(LABELS, snapshot.labels)?,
         ];
         Ok(Self { tables })
     }
@@ -93,13 +107,14 @@ impl<'c> SideStatements<'c> {
     /// # Errors
     /// When the database fails.
     pub(crate) fn walk(&mut self, tenant: &str, after: &[u8; 16]) -> Result<Sides<'_>> {
-        let [runs, feedback, verdicts, rewards] = &mut self.tables;
+        let [runs, feedback, verdicts, rewards, labels] = &mut self.tables;
         let values = |bound: i64| [tenant.into(), after.into(), bound.into()];
         Ok(Sides {
             runs: Walk::new(runs.0.open(&values(runs.1))?)?,
             feedback: Walk::new(feedback.0.open(&values(feedback.1))?)?,
             verdicts: Walk::new(verdicts.0.open(&values(verdicts.1))?)?,
             rewards: Walk::new(rewards.0.open(&values(rewards.1))?)?,
+            labels: Walk::new(labels.0.open(&values(labels.1))?)?,
         })
     }
 }
@@ -128,12 +143,13 @@ impl<'s> Walk<'s> {
     }
 }
 
-/// The four tables beside the episodes of one tenant.
+/// The five tables beside the episodes of one tenant.
 pub(crate) struct Sides<'s> {
     runs: Walk<'s>,
     feedback: Walk<'s>,
     verdicts: Walk<'s>,
     rewards: Walk<'s>,
+    labels: Walk<'s>,
 }
 
 impl Sides<'_> {
@@ -142,11 +158,12 @@ impl Sides<'_> {
     /// # Errors
     /// When the database fails.
     pub(crate) fn read(&mut self, episode: &[u8; 16], rows: &mut SideRows) -> Result<()> {
-        let SideRows { runs, feedback, verdicts, rewards } = rows;
+        let SideRows { runs, feedback, verdicts, rewards, labels } = rows;
         runs.clear();
         feedback.clear();
         verdicts.clear();
         rewards.clear();
+        labels.clear();
         self.runs.take(episode, |row| {
             runs.push(RawRun {
                 kind: row.get(1)?,
@@ -188,12 +205,22 @@ impl Sides<'_> {
             });
             Ok(())
         })?;
+        self.labels.take(episode, |row| {
+            labels.push(RawLabel {
+                author: row.get(1)?,
+                kind: row.get(2)?,
+                value: row.get(3)?,
+                created_ms: row.get(4)?,
+            });
+            Ok(())
+        })?;
         // the order of the file must not depend on how the store lays its rows out
         feedback.sort_unstable_by_key(|event| (event.created_ms, event.id));
         verdicts.sort_unstable_by(|a, b| (a.created_ms, &a.side, &a.key).cmp(&(b.created_ms, &b.side, &b.key)));
         rewards.sort_unstable_by(|a, b| {
             (a.created_ms, &a.side, &a.weights_hash).cmp(&(b.created_ms, &b.side, &b.weights_hash))
         });
+        labels.sort_unstable_by(|a, b| (a.created_ms, &a.author, &a.kind).cmp(&(b.created_ms, &b.author, &b.kind)));
         runs.sort_unstable_by(|a, b| {
             (a.version, &a.experiment, &a.kind, &a.arm).cmp(&(b.version, &b.experiment, &b.kind, &b.arm))
         });

@@ -29,6 +29,9 @@ pub struct Snapshot {
     pub verdicts: i64,
     /// Last row of the rewards.
     pub rewards: i64,
+    /// Last row of the labels; 0 in exports that an earlier version began.
+    #[serde(default)]
+    pub labels: i64,
     /// Shadow runs that had not ended.
     pub pending: i64,
 }
@@ -44,6 +47,7 @@ impl Snapshot {
             feedback: number("SELECT coalesce(max(rowid), 0) FROM feedback")?,
             verdicts: number("SELECT coalesce(max(rowid), 0) FROM verdicts")?,
             rewards: number("SELECT coalesce(max(rowid), 0) FROM rewards")?,
+            labels: number("SELECT coalesce(max(rowid), 0) FROM labels")?,
             pending: number("SELECT count(*) FROM shadow_runs WHERE state = 'pending'")?,
         })
     }
@@ -52,7 +56,7 @@ impl Snapshot {
 /// What changed inside a snapshot after it was taken, where an export was broken off and goes on later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Drift {
-    /// Verdicts and rewards that were replaced.
+    /// Verdicts, rewards and labels that were replaced.
     pub replaced: i64,
     /// Shadow runs that ended.
     pub ended_runs: i64,
@@ -126,7 +130,9 @@ impl Source {
                 &[bound.into(), snapshot.taken_ms.into()],
             )
         };
-        let replaced = later("verdicts", snapshot.verdicts)? + later("rewards", snapshot.rewards)?;
+        let replaced = later("verdicts", snapshot.verdicts)?
+            + later("rewards", snapshot.rewards)?
+            + later("labels", snapshot.labels)?;
         let pending = number(
             "SELECT count(*) FROM shadow_runs WHERE state = 'pending' AND rowid <= ?1",
             &[snapshot.shadow_runs.into()],

@@ -22,7 +22,7 @@ const TYPES: &str = r#"<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
 const ROOT: &str = r#"<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
 <Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="rId1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" Target="xl/workbook.xml"/></Relationships>"#;
 const WORKBOOK: &str = r#"<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
-<workbook xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main" xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"><sheets><sheet name="episodes" sheetId="1" r:id="rId1"/></sheets></workbook>"#;
+<workbook xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main" xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"><sheets><sheet name="{name}" sheetId="1" r:id="rId1"/></sheets></workbook>"#;
 const PARTS: &str = r#"<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
 <Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="rId1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet" Target="worksheets/sheet1.xml"/><Relationship Id="rId2" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/styles" Target="styles.xml"/></Relationships>"#;
 // style 0 is plain, 1 a time, 2 the header
@@ -43,18 +43,27 @@ impl Workbook {
     /// # Errors
     /// When the file cannot be written.
     pub(crate) fn new(file: HashedFile) -> Result<Self, ExportError> {
+        let names: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
+        Self::with_columns(file, "episodes", &names)
+    }
+
+    /// A workbook of one sheet; its name and those of the columns are words.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn with_columns(file: HashedFile, name: &str, columns: &[&str]) -> Result<Self, ExportError> {
         let zip = ZipWriter::new(file)
             .whole("[Content_Types].xml", TYPES)?
             .whole("_rels/.rels", ROOT)?
-            .whole("xl/workbook.xml", WORKBOOK)?
+            .whole("xl/workbook.xml", &WORKBOOK.replace("{name}", name))?
             .whole("xl/_rels/workbook.xml.rels", PARTS)?
             .whole("xl/styles.xml", STYLES)?;
         let mut sheet = zip.member("xl/worksheets/sheet1.xml")?;
         let mut xml = HEAD.to_owned();
         xml.push_str("<row r=\"1\">");
-        let letters: Vec<String> = (0..COLUMNS.len()).map(letters).collect();
-        for (column, letter) in COLUMNS.iter().zip(&letters) {
-            let _ = write!(xml, "<c r=\"{letter}1\" s=\"2\" t=\"inlineStr\"><is><t>{}</t></is></c>", column.name);
+        let letters: Vec<String> = (0..columns.len()).map(letters).collect();
+        for (column, letter) in columns.iter().zip(&letters) {
+            let _ = write!(xml, "<c r=\"{letter}1\" s=\"2\" t=\"inlineStr\"><is><t>{column}</t></is></c>");
         }
         xml.push_str("</row>");
         sheet.write_all(xml.as_bytes())?;
@@ -62,15 +71,19 @@ impl Workbook {
     }
 }
 
-impl Encoder for Workbook {
-    fn row(&mut self, row: &Row<'_>) -> Result<(), ExportError> {
+impl Workbook {
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn cells<'v>(&mut self, cells: impl Iterator<Item = Value<'v>>) -> Result<(), ExportError> {
         self.rows += 1;
         let (xml, number) = (&mut self.xml, self.rows + 1);
         xml.clear();
         // writing to a string cannot fail
         let _ = write!(xml, "<row r=\"{number}\">");
-        for (column, letter) in COLUMNS.iter().zip(&self.letters) {
-            let _ = match (column.get)(row) {
+        for (cell, letter) in cells.zip(&self.letters) {
+            let _ = match cell {
                 Value::Null => Ok(()),
                 // an empty text is no cell, either: a spreadsheet cannot tell the two apart
                 Value::Text("") => Ok(()),
@@ -95,8 +108,22 @@ impl Encoder for Workbook {
         Ok(self.sheet.write_all(xml.as_bytes())?)
     }
 
-    fn finish(mut self: Box<Self>) -> Result<(HashedFile, u64), ExportError> {
+    /// Writes what is left. Returns the file and how many cells had to be cut.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn close(mut self) -> Result<(HashedFile, u64), ExportError> {
         self.sheet.write_all(b"</sheetData></worksheet>")?;
         Ok((self.sheet.finish()?.finish()?, self.cut))
+    }
+}
+
+impl Encoder for Workbook {
+    fn row(&mut self, row: &Row<'_>) -> Result<(), ExportError> {
+        self.cells(COLUMNS.iter().map(|column| column.value(row)))
+    }
+
+    fn finish(self: Box<Self>) -> Result<(HashedFile, u64), ExportError> {
+        self.close()
     }
 }

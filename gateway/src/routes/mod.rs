@@ -5,6 +5,7 @@ pub mod episodes;
 pub mod experiments;
 pub mod exports;
 pub mod feedback;
+pub mod labels;
 pub mod ops;
 pub mod policies;
 pub mod rag;

@@ -4,6 +4,7 @@ mod admission;
 mod arena;
 mod contract;
 mod exports;
+mod labels;
 mod life;
 mod management;
 mod rewrite_service;
