@@ -30,6 +30,9 @@ pub struct TenantProfile {
     /// is stored or shown to a judge.
     #[serde(default)]
     pub redact: bool,
+    /// Days that its episodes are kept; 0: without end; absent: as `episodes.retention_days` says.
+    #[serde(default)]
+    pub retention_days: Option<u32>,
 }
 
 /// Why a tenant's folder cannot be used.

@@ -1,6 +1,7 @@
 //! What keeps the store from growing without end: retention by age and a bound in bytes, both in small steps between
 //! batches, so that an append never waits for more than one of them. What hangs on an episode goes with it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use recast_config::EpisodeSettings;
@@ -16,6 +17,10 @@ const VACUUM_PAGES: u32 = 1024;
 
 const DELETE_EXPIRED: &str = "DELETE FROM episodes WHERE rowid IN
     (SELECT rowid FROM episodes WHERE created_ms < ?1 ORDER BY created_ms LIMIT ?2)";
+// ids begin with their time, so that the key of the table finds a tenant's oldest
+const DELETE_TENANTS: &str = "DELETE FROM episodes WHERE rowid IN
+    (SELECT rowid FROM episodes WHERE tenant = ?1 AND id < ?2 ORDER BY id LIMIT ?3)";
+const NEXT_TENANT: &str = "SELECT min(tenant) FROM episodes WHERE tenant > ?1";
 const DELETE_OLDEST: &str = "DELETE FROM episodes WHERE rowid IN
     (SELECT rowid FROM episodes ORDER BY created_ms LIMIT ?1)";
 // feedback that came before its episode and has none to go with; what has one goes with it
@@ -56,19 +61,26 @@ impl Bounds {
         self.pending
     }
 
-    /// Does one step, if any is due: deletes at most one slice, or gives back at most [`VACUUM_PAGES`].
+    /// Does one step, if any is due: deletes at most one slice, or gives back at most [`VACUUM_PAGES`]. `own` are the
+    /// days that tenants chose themselves.
     ///
     /// # Errors
     /// When the database fails; the next call tries again.
-    pub(crate) fn step(&mut self, connection: &Connection, now_ms: i64) -> db::Result<()> {
+    pub(crate) fn step(&mut self, connection: &Connection, own: &BTreeMap<String, u32>, now_ms: i64) -> db::Result<()> {
         self.pending = false;
-        if let Some(retention_ms) = self.retention_ms.filter(|_| Instant::now() >= self.retention_due) {
-            let cutoff = now_ms.saturating_sub(retention_ms);
-            let deleted = connection.execute(DELETE_EXPIRED, &[cutoff.into(), self.slice.into()])?;
-            metrics::counter!("recast_episodes_deleted_total", "reason" => "retention").increment(deleted as u64);
-            let waiting = self.delete_waiting(connection, cutoff)?;
-            let replies = self.delete_replies(connection, cutoff)?;
-            if deleted.max(waiting).max(replies) == self.slice {
+        if (self.retention_ms.is_some() || !own.is_empty()) && Instant::now() >= self.retention_due {
+            let mut most = if own.is_empty() { 0 } else { self.delete_by_tenant(connection, own, now_ms)? };
+            if let Some(retention_ms) = self.retention_ms {
+                let cutoff = now_ms.saturating_sub(retention_ms);
+                if own.is_empty() {
+                    let deleted = connection.execute(DELETE_EXPIRED, &[cutoff.into(), self.slice.into()])?;
+                    count_deleted("retention", deleted);
+                    most = deleted;
+                }
+                let waiting = self.delete_waiting(connection, cutoff)?;
+                most = most.max(waiting).max(self.delete_replies(connection, cutoff)?);
+            }
+            if most >= self.slice {
                 self.pending = true;
                 return Ok(());
             }
@@ -89,10 +101,27 @@ impl Bounds {
             self.pending = true;
         } else if over {
             let deleted = connection.execute(DELETE_OLDEST, &[self.slice.into()])?;
-            metrics::counter!("recast_episodes_deleted_total", "reason" => "bound").increment(deleted as u64);
+            count_deleted("bound", deleted);
             self.pending = deleted > 0;
         }
         Ok(())
+    }
+
+    /// Deletes what is too old for its tenant, at most one slice of all.
+    fn delete_by_tenant(&self, connection: &Connection, own: &BTreeMap<String, u32>, now_ms: i64) -> db::Result<usize> {
+        let (mut tenant, mut deleted) = (String::new(), 0);
+        while deleted < self.slice {
+            let next = connection.first(NEXT_TENANT, &[(&tenant).into()], |row| row.get::<Option<String>>(0))?;
+            let Some(next) = next.flatten() else { break };
+            tenant = next;
+            let own = own.get(&tenant).map(|days| (*days > 0).then(|| i64::from(*days) * DAY_MS));
+            let Some(retention_ms) = own.unwrap_or(self.retention_ms) else { continue };
+            let before = first_id(now_ms.saturating_sub(retention_ms));
+            let values = [(&tenant).into(), (&before).into(), (self.slice - deleted).into()];
+            deleted += connection.execute(DELETE_TENANTS, &values)?;
+        }
+        count_deleted("retention", deleted);
+        Ok(deleted)
     }
 
     fn delete_replies(&self, connection: &Connection, before_ms: i64) -> db::Result<usize> {
@@ -102,6 +131,17 @@ impl Bounds {
     fn delete_waiting(&self, connection: &Connection, before_ms: i64) -> db::Result<usize> {
         connection.execute(DELETE_WAITING, &[before_ms.into(), self.slice.into()])
     }
+}
+
+fn count_deleted(reason: &'static str, deleted: usize) {
+    metrics::counter!("recast_episodes_deleted_total", "reason" => reason).increment(deleted as u64);
+}
+
+/// The smallest id of an episode of this time, milliseconds since the Unix epoch: UUIDs of version 7 begin with it.
+fn first_id(ms: i64) -> [u8; 16] {
+    let mut id = [0; 16];
+    id[..6].copy_from_slice(&ms.max(0).to_be_bytes()[2..]);
+    id
 }
 
 /// The pragma gives one page back per step of the statement, so it has to be stepped to its end.
@@ -125,6 +165,7 @@ mod tests {
     on_both!(
         what_is_older_than_the_retention_goes_and_nothing_else,
         what_hangs_on_an_episode_goes_with_it_and_feedback_that_waits_goes_by_age,
+        a_tenant_may_keep_its_episodes_for_longer_or_shorter,
         replies_go_by_age_as_episodes_do
     );
 
@@ -136,9 +177,13 @@ mod tests {
     }
 
     fn settle(bounds: &mut Bounds, connection: &Connection, now_ms: i64) -> usize {
+        settle_with(bounds, connection, &BTreeMap::new(), now_ms)
+    }
+
+    fn settle_with(bounds: &mut Bounds, connection: &Connection, own: &BTreeMap<String, u32>, now_ms: i64) -> usize {
         (1..)
             .find(|_| {
-                bounds.step(connection, now_ms).unwrap();
+                bounds.step(connection, own, now_ms).unwrap();
                 !bounds.pending()
             })
             .unwrap()
@@ -231,6 +276,31 @@ mod tests {
         settle(&mut bounds, &connection, 0);
         assert!(pages(&connection) * 4096 <= max_bytes);
         assert_eq!(days(&connection).len(), 100);
+    }
+
+    fn a_tenant_may_keep_its_episodes_for_longer_or_shorter(site: &Site) {
+        let connection = site.connection();
+        let day = |tenant: &str, day: i64| {
+            let mut bytes = first_id(day * DAY_MS);
+            bytes[6..].copy_from_slice(&episode(tenant, 0).id.0.as_bytes()[6..]);
+            recast_domain::Episode {
+                id: recast_domain::EpisodeId(uuid::Uuid::from_bytes(bytes)),
+                ..episode(tenant, day * DAY_MS)
+            }
+        };
+        let all: Vec<_> =
+            (0..400).flat_map(|at| ["ever", "long", "plain", "short"].map(|name| day(name, at))).collect();
+        insert(&connection, &all);
+        let own = [("ever", 0), ("long", 300), ("short", 5)].map(|(name, days)| (name.to_owned(), days)).into();
+        let left =
+            |name: &str| connection.number("SELECT count(*) FROM episodes WHERE tenant = ?1", &[name.into()]).unwrap();
+        let mut bounds = Bounds::new(&EpisodeSettings { retention_days: 30, ..settings(Durability::Group) });
+        let steps = settle_with(&mut bounds, &connection, &own, 399 * DAY_MS);
+        assert!(steps >= 3, "863 rows go in slices of 256: {steps}");
+        assert_eq!(["ever", "long", "plain", "short"].map(left), [400, 301, 31, 6]);
+        let mut bounds = Bounds::new(&settings(Durability::Group));
+        settle_with(&mut bounds, &connection, &own, 400 * DAY_MS);
+        assert_eq!(["ever", "long", "plain", "short"].map(left), [400, 300, 31, 5], "without a bound for the others");
     }
 
     fn replies_go_by_age_as_episodes_do(site: &Site) {

@@ -8,10 +8,11 @@ use crate::error::EpisodeError;
 use crate::reader::{EpisodeReader, hex};
 use crate::write::Written;
 
-// deferred: its episode was not there when it came
+// deferred: its episode was not there when it came; of an erased one nothing is kept
 const INSERT: &str = "INSERT INTO feedback (tenant, id, episode, created_ms, signal, deferred)
     SELECT ?1, ?2, ?3, ?4, ?5, CASE WHEN EXISTS (SELECT 1 FROM episodes WHERE tenant = ?1 AND id = ?3) THEN 0 ELSE 1 END
-    WHERE true ON CONFLICT (tenant, id) DO NOTHING";
+    WHERE NOT EXISTS (SELECT 1 FROM erasures WHERE tenant = ?1 AND episode = ?3)
+    ON CONFLICT (tenant, id) DO NOTHING";
 // from the experiment's episodes to their feedback: the cross join keeps that order, and without statistics SQLite would
 // rather walk all episodes of the tenant
 pub(crate) const BY_EXPERIMENT: &str = "SELECT e.id, e.experiment_version, e.arm, f.created_ms, f.signal

@@ -20,6 +20,7 @@ pub mod datasets;
 mod db;
 mod definitions;
 mod doctor;
+mod erase;
 mod error;
 pub mod export;
 mod feedback;
@@ -69,6 +70,7 @@ pub use dataset::{DatasetError, DatasetProblem, TenantFolder, load_dialogues, lo
 pub use db::Place;
 pub use definitions::{ExperimentChange, ExperimentRecord};
 pub use doctor::{DoctorReport, Finding, doctor};
+pub use erase::{TOMBSTONES_MAX, Tombstone};
 pub use error::{EpisodeError, NotStored};
 pub use feedback::{ArmFeedback, FeedbackStored};
 pub use judge_books::JudgeReply;

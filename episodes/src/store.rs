@@ -198,6 +198,13 @@ impl EpisodeStore {
         self.put_all(rewards, Write::Rewards).await
     }
 
+    /// Says how many days tenants keep their episodes, in place of what was said before; 0 is without end. Whoever is
+    /// not named keeps them as the settings say.
+    pub fn keep_for_days(&self, by_tenant: impl IntoIterator<Item = (TenantId, u32)>) {
+        let days = by_tenant.into_iter().map(|(tenant, days)| (tenant.as_str().to_owned(), days)).collect();
+        *self.shared.retention.lock().unwrap_or_else(PoisonError::into_inner) = days;
+    }
+
     /// Stores labels, a transaction for each few hundred. What an author says again changes nothing; what an author
     /// says otherwise replaces what was said.
     ///

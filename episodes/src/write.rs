@@ -2,6 +2,7 @@
 
 use crate::db::{self, Connection};
 use crate::definitions::{self, ExperimentChange};
+use crate::erase::{self, Erasure};
 use crate::error::NotStored;
 use crate::feedback::{self, FeedbackRow};
 use crate::judge_books::{self, Cost, KeptReply};
@@ -29,6 +30,7 @@ pub(crate) enum Write {
     Labels(Vec<LabelRecord>),
     JudgeReply(Box<KeptReply>),
     JudgeCost(Cost),
+    Erase(Box<Erasure>),
 }
 
 impl Write {
@@ -49,6 +51,7 @@ impl Write {
             Self::Labels(_) => "label",
             Self::JudgeReply(_) => "judge_reply",
             Self::JudgeCost(_) => "judge_cost",
+            Self::Erase(_) => "erasure",
         }
     }
 }
@@ -68,6 +71,8 @@ pub(crate) enum Written {
     Stale { found: u32 },
     /// So many of it are there.
     Counted(PutCounts),
+    /// So many episodes are gone.
+    Erased(u64),
 }
 
 /// What became of one write: refused for what it is, or done.
@@ -143,6 +148,7 @@ fn apply(connection: &Connection, write: &Write) -> db::Result<Written> {
         Write::Labels(labels) => labels::put(connection, labels),
         Write::JudgeReply(reply) => judge_books::put_reply(connection, reply),
         Write::JudgeCost(cost) => judge_books::add_cost(connection, cost),
+        Write::Erase(erasure) => erase::apply(connection, erasure),
     }
 }
 

@@ -4,6 +4,7 @@
 //! wait; no timer is needed, because the next batch gathers while this one is committed. Group: it lets episodes gather
 //! for a moment, with `synchronous=NORMAL`, and nobody waits.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub failed: AtomicU64,
     pub failing: AtomicBool,
     problem: Mutex<Option<NotStored>>,
+    /// Days that tenants keep their episodes, where they say so themselves; 0 is without end.
+    pub retention: Mutex<BTreeMap<String, u32>>,
 }
 
 impl Shared {
@@ -151,11 +154,15 @@ impl Writer {
                 self.shared.note(Some(cause));
                 continue;
             }
-            if let Err(error) = self.bounds.step(&self.connection, (self.probes.now_ms)()) {
+            if let Err(error) = self.bounds.step(&self.connection, &self.retention(), (self.probes.now_ms)()) {
                 tracing::warn!(%error, "old episodes cannot be deleted now");
             }
         }
         self.link.close(self.connection);
+    }
+
+    fn retention(&self) -> BTreeMap<String, u32> {
+        self.shared.retention.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What to commit together next; empty when it is time to look around; `None` at the end.

@@ -33,6 +33,7 @@ mod tests {
             term_expansion: Default::default(),
             protected_terms: Vec::new(),
             redact: false,
+            retention_days: None,
         }
     }
 

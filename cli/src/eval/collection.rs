@@ -38,6 +38,7 @@ pub async fn measure(settings: &Settings, folder: &Path, split: SplitArg) -> any
         term_expansion: Default::default(),
         protected_terms: Vec::new(),
         redact: false,
+        retention_days: None,
     });
     let mut report = Report::default();
     for (id, query) in &collection.queries {

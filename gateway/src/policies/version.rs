@@ -74,6 +74,7 @@ fn trial(query: &str, before: &str) -> Option<RewriteRequest> {
         term_expansion: Default::default(),
         protected_terms: Vec::new(),
         redact: false,
+        retention_days: None,
     };
     let history = vec![Turn { role: Role::User, content: before.to_owned() }];
     let conversation = Conversation { query: query.to_owned(), history, ..Conversation::default() };

@@ -187,6 +187,7 @@ async fn a_tenants_expansion_reaches_its_own_searches_only() {
         term_expansion: [("养老金".to_owned(), vec!["superannuation".to_owned()])].into(),
         protected_terms: Vec::new(),
         redact: false,
+        retention_days: None,
     };
     retriever.set_tenants(&HashMap::from([(tenant("shop"), Arc::new(profile))]));
     for (name, expected) in [("shop", vec!["d"]), ("rival", vec![])] {

@@ -25,6 +25,7 @@ fn request(tenant: &str, query: &str) -> RewriteRequest {
         term_expansion: Default::default(),
         protected_terms: Vec::new(),
         redact: false,
+        retention_days: None,
     };
     let history = vec![Turn { role: Role::User, content: "胶原蛋白怎么吃".to_owned() }];
     let conversation = Conversation { query: query.to_owned(), history, ..Conversation::default() };
