@@ -73,7 +73,7 @@ fn shadowed(url: &str) -> World {
 }
 
 fn reader(world: &World) -> EpisodeReader {
-    EpisodeReader::open(&world.path("state").join("episodes.sqlite")).expect("the store opens beside the server")
+    EpisodeReader::open(world.path("state").join("episodes.sqlite")).expect("the store opens beside the server")
 }
 
 fn tenant(name: &str) -> TenantId {

@@ -52,12 +52,13 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
 ];
 
 /// Crates that only the named rooms may use: heavy ones, and those that would tie a room to a neighbour's job.
-const OWNERS: [(&str, &[&str]); 7] = [
+const OWNERS: [(&str, &[&str]); 8] = [
     ("mistralrs", &["recast-rewriter"]),
     ("qdrant-edge", &["recast-retrieval"]),
     ("qdrant-client", &["recast-retrieval"]),
     ("fastembed", &["recast-retrieval"]),
     ("rusqlite", &["recast-episodes"]),
+    ("tokio-postgres", &["recast-episodes"]),
     ("axum", &["recast-gateway", "recast-loadtest"]),
     ("candle-nn", &["recast-model", "recast-learner"]),
 ];

@@ -57,7 +57,7 @@ async fn ask(server: &Server, key: &str, query: &str) -> String {
 }
 
 fn reader(world: &World) -> EpisodeReader {
-    EpisodeReader::open(&world.path("state").join("episodes.sqlite")).expect("the store opens beside the server")
+    EpisodeReader::open(world.path("state").join("episodes.sqlite")).expect("the store opens beside the server")
 }
 
 /// What `look` finds, once it finds something.

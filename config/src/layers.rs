@@ -369,5 +369,9 @@ mod tests {
             assert!(!effective.display().contains("canary-secret"), "{section}");
             assert!(!format!("{:?}", effective.settings).contains("canary-secret"), "{section}");
         }
+        let store = load_text("[episodes]\nurl = \"postgresql://u:canary-secret@h/d\"\n", &[]).unwrap();
+        assert!(
+            !store.display().contains("canary-secret") && !format!("{:?}", store.settings).contains("canary-secret")
+        );
     }
 }

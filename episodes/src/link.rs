@@ -24,7 +24,7 @@ pub(crate) enum Link {
     /// The one writer of a file.
     File { _lock: WriterLock },
     /// One of the writers of a server.
-    Server(ServerLink),
+    Server(Box<ServerLink>),
 }
 
 #[derive(Debug)]
@@ -60,7 +60,8 @@ impl Link {
                 let owner = owner::new();
                 let connection = postgres::open_writer(url, durability, owner)?;
                 let url = url.clone();
-                Ok((Self::Server(ServerLink { url, durability, owner, seen: Instant::now(), lost: None }), connection))
+                let link = ServerLink { url, durability, owner, seen: Instant::now(), lost: None };
+                Ok((Self::Server(Box::new(link)), connection))
             }
         }
     }

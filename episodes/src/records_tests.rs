@@ -171,7 +171,7 @@ async fn a_walk_shows_every_episode_of_the_range_once_and_goes_on_past_a_bad_one
 #[tokio::test]
 async fn a_backup_holds_everything() {
     let dir = tempfile::tempdir().unwrap();
-    let store = EpisodeStore::open(&dir.path().join("e.db"), &settings(Durability::Strict)).unwrap();
+    let store = EpisodeStore::open(dir.path().join("e.db"), &settings(Durability::Strict)).unwrap();
     let (mine, run) = sampled("a", 1);
     store.append_sampled(mine.clone(), run.clone()).await.unwrap();
     store.end_shadow(&ended(&run, completed())).await.unwrap();

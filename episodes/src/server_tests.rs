@@ -6,7 +6,7 @@ use recast_config::Durability;
 use recast_domain::TenantId;
 
 use crate::db::{Connection, Place, ServerUrl};
-use crate::test_site::Site;
+use crate::test_site::{Site, address};
 use crate::testing::{completed, dropped, ended, episode, sampled, settings};
 use crate::{EpisodeError, EpisodeReader, EpisodeStore, ExperimentChange, NotStored, doctor};
 
@@ -177,7 +177,7 @@ async fn what_is_wrong_is_named_with_its_fix_and_never_the_password() {
     ] {
         assert!(error.to_string().contains("99") && error.to_string().ends_with("update recast"), "{error}");
     }
-    let address = std::env::var("RECAST_TEST_POSTGRES").unwrap();
+    let address = address().unwrap();
     let cases = [
         (address.replace("te%3Ast", "wr0ng"), "check the user and the password"),
         (address.replace("/tests", "/nowhere"), "episodes.url"),

@@ -7,6 +7,7 @@ use recast_config::Durability;
 use recast_domain::{Episode, EpisodeId};
 
 use crate::EpisodeStore;
+use crate::test_site::Site;
 use crate::testing::{episode, settings};
 
 /// CPU time of this process so far, all threads, in microseconds.
@@ -25,10 +26,9 @@ fn cpu_us() -> u64 {
     (fields[0] + fields[1]) * 10_000
 }
 
-async fn measure(durability: Durability, clients: usize, seconds: u64) {
-    let dir = tempfile::tempdir().unwrap();
+async fn measure(site: &Site, durability: Durability, clients: usize, seconds: u64) {
     let settings = recast_config::EpisodeSettings { batch_max: 512, ..settings(durability) };
-    let store = Arc::new(EpisodeStore::open(&dir.path().join("e.db"), &settings).unwrap());
+    let store = Arc::new(EpisodeStore::open(site.place(), &settings).unwrap());
     let mut sample = episode("fivedoctors", 1);
     sample.hits = vec![sample.hits[0].clone(); 5];
     let bytes = serde_json::to_string(&sample).unwrap().len();
@@ -67,7 +67,8 @@ async fn measure(durability: Durability, clients: usize, seconds: u64) {
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
     let stored = store.health().stored;
     eprintln!(
-        "{durability:?} clients {clients:>2}, {bytes} bytes: {:.0} episodes/s, p50 {} us, p99 {} us, {:.1} us CPU each, refused {refused}",
+        "{durability:?} in {} clients {clients:>2}, {bytes} bytes: {:.0} episodes/s, p50 {} us, p99 {} us, {:.1} us CPU each, refused {refused}",
+        if site.name().is_empty() { "a file" } else { "PostgreSQL" },
         stored as f64 / elapsed,
         at(0.5),
         at(0.99),
@@ -79,10 +80,12 @@ async fn measure(durability: Durability, clients: usize, seconds: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement, to be run alone"]
 async fn speed() {
-    for _ in 0..3 {
-        for clients in [1, 32] {
-            measure(Durability::Strict, clients, 3).await;
+    for site in [Some(Site::file()), Site::server()].into_iter().flatten() {
+        for _ in 0..3 {
+            for clients in [1, 32] {
+                measure(&site, Durability::Strict, clients, 3).await;
+            }
+            measure(&site, Durability::Group, 1, 2).await;
         }
-        measure(Durability::Group, 1, 2).await;
     }
 }

@@ -97,7 +97,7 @@ fn cap_pages(store: &EpisodeStore, capped: bool) {
 /// A store never fails an append for good: it stores again as soon as there is room, without being told.
 async fn full_disk(durability: Durability) {
     let dir = tempfile::tempdir().unwrap();
-    let store = EpisodeStore::open(&dir.path().join("e.db"), &settings(durability)).unwrap();
+    let store = EpisodeStore::open(dir.path().join("e.db"), &settings(durability)).unwrap();
     cap_pages(&store, true);
     let mut acknowledged = BTreeSet::new();
     let mut refused = BTreeSet::new();

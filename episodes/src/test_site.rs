@@ -31,7 +31,7 @@ impl Site {
     /// `None` where no server is given: the test is skipped, and says so.
     pub(crate) fn server() -> Option<Self> {
         static SAID: Once = Once::new();
-        let Ok(address) = std::env::var(SERVER) else {
+        let Some(address) = address() else {
             // past the capture of the test's output, so that it is seen
             SAID.call_once(|| {
                 let text =
@@ -117,6 +117,11 @@ impl Drop for Site {
             command(database, &format!("SET client_min_messages = warning; DROP SCHEMA {name} CASCADE"));
         }
     }
+}
+
+/// The address of the server that is given.
+pub(crate) fn address() -> Option<String> {
+    std::env::var_os(SERVER).map(|address| address.into_string().unwrap())
 }
 
 fn command(url: &ServerUrl, sql: &str) {

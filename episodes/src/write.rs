@@ -1,6 +1,6 @@
 //! What can be written, and how a batch of it becomes one transaction.
 
-use crate::db::{self, Connection};
+use crate::db::{self, Connection, Value};
 use crate::definitions::{self, ExperimentChange};
 use crate::erase::{self, Erasure};
 use crate::error::NotStored;
@@ -115,7 +115,18 @@ fn attempt<'a>(
     if sweep {
         ledger::sweep(connection)?;
     }
-    for write in writes {
+    let mut writes = writes.peekable();
+    while let Some(write) = writes.next() {
+        if let (Write::Episode(row), false) = (write, each_alone) {
+            let mut rows = vec![row];
+            while let Some(Write::Episode(row)) = writes.peek().copied() {
+                rows.push(row);
+                writes.next();
+            }
+            let inserted = connection.execute_each(INSERT, rows.into_iter().map(values))?;
+            applied.extend(inserted.into_iter().map(|inserted| Ok(stored_or_known(inserted))));
+            continue;
+        }
         let outcome = match write {
             // SQLite undoes one statement by itself
             Write::Episode(row) if connection.file().is_some() => insert_episode(connection, row),
@@ -153,8 +164,17 @@ fn apply(connection: &Connection, write: &Write) -> db::Result<Written> {
 }
 
 fn insert_episode(connection: &Connection, row: &Row) -> db::Result<Written> {
+    connection.execute(INSERT, &values(row)).map(stored_or_known)
+}
+
+fn stored_or_known(inserted: usize) -> Written {
+    if inserted > 0 { Written::Stored } else { Written::Known }
+}
+
+/// What [`INSERT`] binds.
+fn values(row: &Row) -> [Value<'_>; 12] {
     let experiment = row.experiment.as_ref();
-    let values = [
+    [
         (&row.tenant).into(),
         (&row.id).into(),
         row.created_ms.into(),
@@ -167,8 +187,7 @@ fn insert_episode(connection: &Connection, row: &Row) -> db::Result<Written> {
         experiment.map(|assignment| &assignment.experiment).into(),
         experiment.map(|assignment| assignment.version).into(),
         experiment.map(|assignment| &assignment.arm).into(),
-    ];
-    Ok(if connection.execute(INSERT, &values)? > 0 { Written::Stored } else { Written::Known })
+    ]
 }
 
 /// Several statements that are undone together where one of them is refused.

@@ -50,6 +50,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let tenants = labelled::load(&settings.tenants.dir, args.tenant.as_deref())?;
     let state = tempfile::tempdir().context("a temporary folder for the demo's state")?;
     settings.state.dir = state.path().to_owned();
+    settings.episodes.url = String::new().into();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let telemetry = {
         let _inside = runtime.enter();

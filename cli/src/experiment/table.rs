@@ -100,7 +100,7 @@ async fn asked(
 
 async fn world(settings: &Settings, parts: &Parts) -> anyhow::Result<World> {
     let file = settings.state.dir.join("offline").join("table.sqlite");
-    let episodes = Arc::new(EpisodeStore::open(&file, &settings.episodes)?);
+    let episodes = Arc::new(EpisodeStore::open(file, &settings.episodes)?);
     Ok(World::open(settings, parts, episodes).await?)
 }
 

@@ -168,7 +168,7 @@ fn teacher(dir: &Path, asked: [&[Asked<'_>]; 2]) -> anyhow::Result<Vec<String>> 
 async fn world(settings: &Settings, tenants: &[LabelledTenant]) -> anyhow::Result<World> {
     let (parts, _) = labelled::open(settings, tenants).await?;
     let dir = settings.state.dir.join("offline");
-    let episodes = Arc::new(EpisodeStore::open(&dir.join("learner.sqlite"), &settings.episodes)?);
+    let episodes = Arc::new(EpisodeStore::open(dir.join("learner.sqlite"), &settings.episodes)?);
     Ok(World::open(settings, &parts, episodes).await?)
 }
 

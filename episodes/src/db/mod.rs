@@ -61,6 +61,22 @@ impl Connection {
         }
     }
 
+    /// Runs a statement once for each row of values, and returns how many rows each time changed. On a server all of
+    /// them cost one round trip.
+    ///
+    /// # Errors
+    /// When the database refuses one of them, or cannot be reached.
+    pub(crate) fn execute_each<'v, const N: usize>(
+        &self,
+        sql: &str,
+        rows: impl Iterator<Item = [Value<'v>; N]>,
+    ) -> Result<Vec<usize>> {
+        match self {
+            Self::Sqlite(_) => rows.map(|row| self.execute(sql, &row)).collect(),
+            Self::Postgres(server) => server.execute_each(sql, rows),
+        }
+    }
+
     /// All rows that a statement yields.
     ///
     /// # Errors

@@ -23,7 +23,8 @@ pub enum Place {
 /// The address of a PostgreSQL database. Neither its text nor its debug output contains the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerUrl {
-    config: Config,
+    // boxed: a path is a tenth of its size
+    config: Box<Config>,
 }
 
 impl Place {
@@ -131,12 +132,12 @@ impl ServerUrl {
             let fix = "use a local socket, a tunnel or a proxy that encrypts, with sslmode=disable";
             return Err(invalid("asks for TLS, which recast does not speak to PostgreSQL".to_owned(), fix));
         }
-        Ok(Self { config })
+        Ok(Self { config: Box::new(config) })
     }
 
     /// The same with the options of a session.
     pub(super) fn config(&self, options: &str, patience: Duration) -> Config {
-        let mut config = self.config.clone();
+        let mut config = Config::clone(&self.config);
         // what the address sets comes last and wins
         config.options(match self.config.get_options() {
             Some(own) => format!("{options} {own}"),

@@ -92,6 +92,20 @@ impl Server {
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
     }
 
+    /// Runs a statement once for each row of values, without waiting for one answer before the next question.
+    pub(super) fn execute_each<'v, const N: usize>(
+        &self,
+        sql: &str,
+        rows: impl Iterator<Item = [Value<'v>; N]>,
+    ) -> Result<Vec<usize>> {
+        let mut rows = rows.peekable();
+        let Some(first) = rows.peek() else { return Ok(Vec::new()) };
+        let statement = self.prepared(sql, first)?;
+        let answers = rows.map(|row| self.client.execute_raw(&statement, row));
+        let changed = wait(futures::future::try_join_all(answers))?;
+        Ok(changed.into_iter().map(|changed| usize::try_from(changed).unwrap_or(usize::MAX)).collect())
+    }
+
     pub(super) fn query(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>> {
         let statement = self.prepared(sql, values)?;
         Ok(wait(self.client.query(&statement, &bound(values)))?)

@@ -170,7 +170,7 @@ mod tests {
             max_bytes: u64::MAX,
             low_water_bytes: 0,
         };
-        let store = EpisodeStore::open(&folder.join("episodes.sqlite"), &settings).unwrap();
+        let store = EpisodeStore::open(folder.join("episodes.sqlite"), &settings).unwrap();
         for first in (0..episodes).step_by(500) {
             let some = first..(first + 500).min(episodes);
             let appended = futures::future::join_all(some.clone().map(|number| store.append(episode(number)))).await;

@@ -29,7 +29,7 @@ fn export_child() {
     let (folder, name) = Path::new(&folder).to_str().unwrap().rsplit_once('@').unwrap();
     let folder = Path::new(folder);
     let format = FORMATS.into_iter().find(|format| format.ending() == name).unwrap();
-    let reader = EpisodeReader::open(&folder.join("episodes.db")).unwrap();
+    let reader = EpisodeReader::open(folder.join("episodes.db")).unwrap();
     let mut steps = 0;
     export(&reader, &in_parts(folder, format), |progress| {
         steps += 1;
