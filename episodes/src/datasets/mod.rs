@@ -23,6 +23,8 @@ mod verl;
 pub mod workbook;
 
 #[cfg(test)]
+mod form_tests;
+#[cfg(test)]
 mod tests;
 
 pub use augment::{augmented, is_chosen};
