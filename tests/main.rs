@@ -11,6 +11,7 @@ mod compare;
 mod crash;
 mod crate_graph;
 mod datasets;
+mod erasure;
 mod faults;
 mod hostile;
 mod isolation;

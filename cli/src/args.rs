@@ -240,6 +240,30 @@ pub enum EpisodesCommand {
     },
     /// Write episodes to files, one flat row each; works beside a running gateway
     Export(ExportArgs),
+    /// Erase everything that is stored of one user, and print how many episodes that were
+    Erase {
+        /// Whose user
+        #[arg(long)]
+        tenant: Option<String>,
+        /// The user, as requests name them in user_id
+        #[arg(long)]
+        user: String,
+        #[command(flatten)]
+        remote: Remote,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Print the ids of erased episodes, one JSON object a line: remove them from what was exported
+    Erased {
+        /// Whose episodes
+        #[arg(long)]
+        tenant: String,
+        /// Erased at this time or later: a date, a time, or Unix milliseconds
+        #[arg(long)]
+        since: Option<String>,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Show volumes, degraded share, latency by stage, win rate of pairs and the queries that failed
     Stats(StatsArgs),
 }

@@ -7,24 +7,32 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use recast_config::{Settings, TenantProfile};
 use recast_domain::TenantId;
-use recast_episodes::EpisodeReader;
-use recast_episodes::datasets::{BuildRequest, DatasetManifest, Kind, build};
+use recast_episodes::datasets::{BuildRequest, DatasetManifest, Forgotten, Kind, build, forget};
+use recast_episodes::{EpisodeReader, Place};
 
 use crate::args::{BuildArgs, DatasetKind, DatasetsArgs, DatasetsCommand};
 use crate::{config, out};
 
-/// `recast datasets build|import`
+/// `recast datasets build|import|forget`
 pub fn run(args: &DatasetsArgs) -> anyhow::Result<()> {
     match &args.command {
         DatasetsCommand::Build(args) => of_episodes(args),
         DatasetsCommand::Import(args) => crate::workbook::run(args),
+        DatasetsCommand::Forget { out, tenant, settings } => {
+            let reader = EpisodeReader::open(Place::of(&config::effective(settings)?.settings)?)?;
+            let done = forget(&reader, &tenant.parse()?, out)?;
+            done.changed.iter().for_each(|path| out::line(&path.display().to_string()));
+            let Forgotten { rows, files, tombstones, .. } = done;
+            out::line(&format!("{rows} rows taken out of {files} files, for {tombstones} erased episodes"));
+            Ok(())
+        }
     }
 }
 
 fn of_episodes(args: &BuildArgs) -> anyhow::Result<()> {
     let settings = config::effective(&args.settings)?.settings;
     let tenant = tenant(&settings, &args.tenant)?;
-    let reader = EpisodeReader::open(&settings.episodes_file())?;
+    let reader = EpisodeReader::open(Place::of(&settings)?)?;
     let request = BuildRequest {
         tenant: &tenant,
         kind: kind(args.kind),

@@ -4,7 +4,7 @@ use recast_episodes::{EpisodeFilter, EpisodeReader, Place};
 use crate::args::{EpisodesArgs, EpisodesCommand};
 use crate::{config, out};
 
-/// `recast episodes list|show|export|stats`
+/// `recast episodes list|show|erase|erased|export|stats`
 pub fn run(args: &EpisodesArgs) -> anyhow::Result<()> {
     match &args.command {
         EpisodesCommand::List { tenant, limit, degraded, settings } => {
@@ -21,6 +21,12 @@ pub fn run(args: &EpisodesArgs) -> anyhow::Result<()> {
             let reader = EpisodeReader::open(Place::of(&config::effective(settings)?.settings)?)?;
             let episode = reader.get(&tenant.parse::<TenantId>()?, id.parse()?)?;
             out::line(&serde_json::to_string_pretty(&episode)?);
+        }
+        EpisodesCommand::Erase { tenant, user, remote, settings } => {
+            return crate::erase::erase(tenant.as_deref(), user, remote, settings);
+        }
+        EpisodesCommand::Erased { tenant, since, settings } => {
+            return crate::erase::erased(tenant, since.as_deref(), settings);
         }
         EpisodesCommand::Export(args) => return crate::export::run(args),
         EpisodesCommand::Stats(args) => return crate::export::stats(args),

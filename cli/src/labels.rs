@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use recast_config::TenantProfile;
 use recast_domain::{EpisodeId, TenantId};
-use recast_episodes::{EpisodeReader, EpisodeStore, LabelRecord, LabelRow, PutCounts, read_labels};
+use recast_episodes::{EpisodeReader, EpisodeStore, LabelRecord, LabelRow, Place, PutCounts, read_labels};
 use serde_json::{Value, json};
 
 use crate::args::{LabelsArgs, LabelsCommand, Remote};
@@ -28,10 +28,10 @@ pub fn run(args: &LabelsArgs) -> anyhow::Result<()> {
         }
         let tenant: TenantId = tenant.as_deref().context("--tenant is missing")?.parse()?;
         let settings = config::effective(settings)?.settings;
-        let path = settings.episodes_file();
+        let place = Place::of(&settings)?;
         // there must be a store: an import makes none
-        drop(EpisodeReader::open(&path)?);
-        let store = EpisodeStore::open(&path, &settings.episodes)
+        drop(EpisodeReader::open(place.clone())?);
+        let store = EpisodeStore::open(place, &settings.episodes)
             .context("while a gateway runs, send the labels to it with --url and --key")?;
         // what is known of the tenant says whether its texts are redacted
         let redacts = TenantProfile::load(&settings.tenants.dir.join(tenant.as_str()))?.redact;

@@ -7,6 +7,7 @@ mod datasets;
 mod demo;
 mod documents;
 mod episodes;
+mod erase;
 mod eval;
 mod experiment;
 mod export;

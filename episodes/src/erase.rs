@@ -128,6 +128,13 @@ fn erase(connection: &Connection, erasure: &Erasure) -> db::Result<u64> {
     Ok(erased)
 }
 
+/// The erasure of one episode.
+#[cfg(test)]
+pub(crate) fn one(tenant: &TenantId, episode: EpisodeId, erased_ms: i64) -> Write {
+    let episodes = vec![*episode.0.as_bytes()];
+    Write::Erase(Box::new(Erasure { tenant: tenant.clone(), episodes, erased_ms }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

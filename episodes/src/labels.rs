@@ -185,7 +185,7 @@ mod tests {
     #[tokio::test]
     async fn labels_are_idempotent_by_author_and_kind_and_know_only_their_tenant() {
         let dir = tempfile::tempdir().unwrap();
-        let store = EpisodeStore::open(&dir.path().join("e.db"), &settings(Durability::Strict)).unwrap();
+        let store = EpisodeStore::open(dir.path().join("e.db"), &settings(Durability::Strict)).unwrap();
         let one = episode("a", 1);
         let (id, tenant) = (one.id, one.tenant.clone());
         store.append(one).await.unwrap();

@@ -69,6 +69,13 @@ impl App {
         })
     }
 
+    /// Empties every cache that may hold what a user said. What is asked next costs as much as after a start.
+    pub(crate) fn forget(&self) {
+        self.parts.pipeline.ladder().forget();
+        self.idempotency.forget();
+        self.scoring.scorer.forget();
+    }
+
     /// How far shutdown has come, to be watched.
     pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
@@ -106,6 +113,7 @@ impl Gateway {
         let address = listener.local_addr().map_err(GatewayError::listen(listen))?;
         let parts = Parts::open(&settings).await?;
         let episodes = Arc::new(EpisodeStore::open(Place::of(&settings)?, &settings.episodes)?);
+        episodes.keep_for_days(parts.retention());
         let key_file = KeyFile::new(settings.keys_file());
         let ring = KeyRing::new(key_file.list()?);
         let limits = Arc::new(Limits::new(&settings.admission));
@@ -237,7 +245,9 @@ async fn reload_loop(app: Arc<App>, file: KeyFile) {
             if now != before {
                 load_keys(&shared, &keys);
             }
-            shared.parts.reload_tenants();
+            if shared.parts.reload_tenants() {
+                shared.episodes.keep_for_days(shared.parts.retention());
+            }
             telemetry::prometheus().run_upkeep();
             now
         });

@@ -59,6 +59,11 @@ impl Idempotency {
         Self { entries }
     }
 
+    /// Forgets every kept reply: a request that is sent again is answered anew.
+    pub fn forget(&self) {
+        self.entries.invalidate_all();
+    }
+
     /// Looks at the header of a request with this body; `None` where it carries no key.
     ///
     /// # Errors

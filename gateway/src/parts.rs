@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use recast_config::Settings;
+use recast_domain::TenantId;
 use recast_retrieval::Retriever;
 use recast_rewriter::Ladder;
 
@@ -40,6 +41,12 @@ impl Parts {
         let ladder = Arc::new(Ladder::from_settings(&settings.rewriter).await?);
         let pipeline = Pipeline::new(ladder, retriever, settings.deadlines.clone());
         Ok(Self { tenants, pipeline })
+    }
+
+    /// The days that tenants keep their episodes, where they say so themselves.
+    pub fn retention(&self) -> Vec<(TenantId, u32)> {
+        let tenants = self.tenants.snapshot();
+        tenants.values().filter_map(|tenant| Some((tenant.id.clone(), tenant.retention_days?))).collect()
     }
 
     /// Picks up changed tenants; says whether there were any.

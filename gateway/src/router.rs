@@ -11,7 +11,7 @@ use http::StatusCode;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::request_id::envelope;
-use crate::routes::{documents, episodes, experiments, exports, feedback, labels, ops, policies, rag, rl};
+use crate::routes::{documents, episodes, erasures, experiments, exports, feedback, labels, ops, policies, rag, rl};
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -27,6 +27,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/exports/{id}/files/{*path}", get(exports::file))
         .route("/v1/feedback", post(feedback::post))
         .route("/v1/labels", post(labels::post))
+        .route("/v1/erasures", get(erasures::list).post(erasures::post))
         .route("/v1/experiments", get(experiments::list).post(experiments::create))
         .route("/v1/experiments/{id}", get(experiments::show).put(experiments::replace).delete(experiments::stop))
         .route("/v1/experiments/{id}/kill", post(experiments::kill))

@@ -55,6 +55,11 @@ impl Replies {
         Self { memory, books, life }
     }
 
+    /// Forgets what is in memory.
+    pub fn forget(&self) {
+        self.memory.invalidate_all();
+    }
+
     pub async fn get(&self, tenant: &TenantId, key: &VerdictKey) -> Option<Arc<StoredReply>> {
         if let Some(reply) = self.memory.get(key).await {
             metrics::counter!("recast_judge_cache_total", "result" => "hit").increment(1);

@@ -185,6 +185,9 @@ pub trait Judge: Send + Sync {
         Ok(())
     }
 
+    /// Forgets what it has said, where it keeps that in memory.
+    fn forget(&self) {}
+
     /// The four scores of one rewrite by itself.
     async fn judge_rubric(&self, item: &JudgeItem, rewrite: &Candidate) -> RubricVerdict;
 

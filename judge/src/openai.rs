@@ -252,6 +252,10 @@ fn sorted<'a>(distinct: &Distinct<'a>) -> Vec<&'a str> {
 
 #[async_trait]
 impl Judge for OpenAiJudge {
+    fn forget(&self) {
+        self.replies.forget();
+    }
+
     fn id(&self) -> &str {
         &self.id
     }

@@ -153,6 +153,7 @@ mod tests {
             degraded: Vec::new(),
             redacted: false,
             experiment: None,
+            refused: None,
         }
     }
 

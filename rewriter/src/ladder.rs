@@ -92,6 +92,11 @@ impl Ladder {
         Ok(Self::new(local, remote, cache, settings.queue))
     }
 
+    /// Forgets every rewrite that was kept, also for those beside this one.
+    pub fn forget(&self) {
+        self.cache.clear();
+    }
+
     /// The same ladder with another local rewriter: one queue, one cache and one service are shared, so that versions
     /// that serve beside each other do not take twice the places.
     #[must_use]

@@ -16,6 +16,16 @@ pub enum DatasetsCommand {
     Build(BuildArgs),
     /// Make a dataset of rewrites out of the workbook of a batch run
     Import(ImportArgs),
+    /// Take the rows of erased episodes out of the datasets of a tenant
+    Forget {
+        /// The folder that datasets were built in
+        out: PathBuf,
+        /// Whose datasets
+        #[arg(long)]
+        tenant: String,
+        #[command(flatten)]
+        settings: Settings,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -2,6 +2,7 @@
 
 pub mod documents;
 pub mod episodes;
+pub mod erasures;
 pub mod experiments;
 pub mod exports;
 pub mod feedback;

@@ -12,7 +12,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::app::App;
-use crate::routes::{documents, episodes, experiments, exports, feedback, labels, policies, rag, rl};
+use crate::routes::{documents, episodes, erasures, experiments, exports, feedback, labels, policies, rag, rl};
 use crate::telemetry;
 
 /// The process runs.
@@ -93,7 +93,7 @@ pub async fn version(State(app): State<Arc<App>>) -> Json<Value> {
     info(title = "recast", description = "A query-rewrite RAG gateway. Errors are RFC 9457 problem details with a stable `code`."),
     paths(
         rag::general_rag, documents::put, documents::list, documents::get, documents::delete, episodes::show,
-        episodes::list, exports::begin, exports::show, exports::remove, exports::file, feedback::post, labels::post,
+        episodes::list, exports::begin, exports::show, exports::remove, exports::file, feedback::post, labels::post, erasures::post, erasures::list,
         experiments::list, experiments::create, experiments::show, experiments::replace, experiments::stop,
         experiments::kill, experiments::report, rl::score, rl::get_reward, policies::list, policies::show,
         policies::promote, policies::roll_back, policies::journal, livez, readyz, metrics, version

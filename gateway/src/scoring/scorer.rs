@@ -150,6 +150,15 @@ impl Scorer {
         self.judge.store(Arc::new(judge));
     }
 
+    /// Forgets what was scored, and what the judge said.
+    pub fn forget(&self) {
+        self.baselines.invalidate_all();
+        self.results.invalidate_all();
+        if let Some(judge) = self.judge() {
+            judge.forget();
+        }
+    }
+
     /// To be called when documents of a tenant have changed: nothing that was found before is used again.
     pub fn documents_changed(&self, tenant: &TenantId) {
         self.revision(tenant).fetch_add(1, Ordering::Relaxed);
