@@ -25,8 +25,8 @@ fn lines(path: &Path) -> Vec<Value> {
 #[test]
 fn a_test_set_becomes_a_workbook_labels_and_datasets() {
     let world = World::new();
+    let (key, other) = (world.key("alpha", "admin"), world.key("beta", "admin"));
     let server = world.serve();
-    let key = world.key("alpha", "admin");
     let (set, book) = (world.path("set.jsonl"), world.path("test_sft.xlsx"));
     let questions: String = (0..24)
         .map(|number| {
@@ -68,7 +68,6 @@ fn a_test_set_becomes_a_workbook_labels_and_datasets() {
     assert!(!sent.status.success(), "a row was not taken");
     let again = world.run(&["labels", "import", &file, "--url", &server.url, "--key", &key]);
     assert!(text(&again.stdout).starts_with("0 labels stored, 2 there already"), "{}", text(&again.stdout));
-    let other = world.key("beta", "admin");
     let theirs = world.run(&["labels", "import", &file, "--url", &server.url, "--key", &other]);
     assert!(text(&theirs.stdout).starts_with("0 labels stored, 0"), "another tenant's episode looks unknown");
 

@@ -167,7 +167,7 @@ mod tests {
             seed: 7,
             now_ms: 1_795_000_000_000,
         };
-        let reader = recast_episodes::EpisodeReader::open(&dir.join("e.db")).unwrap();
+        let reader = recast_episodes::EpisodeReader::open(dir.join("e.db")).unwrap();
         let manifest = build(&reader, &request, 30, |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(manifest.counts.kept, 30);
         dir.join("out/sft").join(profile.id.as_str()).join(format!("train_latest.{}", ending(kind)))
@@ -183,7 +183,7 @@ mod tests {
         let mut data = tenant();
         data.profile.id = "shop".parse().unwrap();
         let settings = load(&Source::parse("demo"), std::iter::empty()).unwrap().settings;
-        let store = EpisodeStore::open(&dir.path().join("e.db"), &settings.episodes).unwrap();
+        let store = EpisodeStore::open(dir.path().join("e.db"), &settings.episodes).unwrap();
         for number in 0..29 {
             let asked = format!("胶原饮第{number}天怎么吃");
             store
