@@ -52,6 +52,26 @@ async fn a_run_without_its_episode_leaves_no_row(site: &Site) {
 }
 
 #[tokio::test]
+async fn only_ends_of_runs_do_not_wait_for_the_disk() {
+    let site = Site::file();
+    let store = site.store();
+    let (sender, seen) = std::sync::mpsc::channel();
+    let how = |store: &EpisodeStore| {
+        let sender = sender.clone();
+        store.with_writer(move |connection| {
+            sender.send(connection.number("PRAGMA synchronous", &[]).unwrap()).unwrap();
+        });
+        seen.recv().unwrap()
+    };
+    let (episode, run) = sampled("a", 1);
+    store.append_sampled(episode, run.clone()).await.unwrap();
+    assert_eq!(how(&store), 2, "FULL");
+    assert_eq!(store.end_shadow(&ended(&run, completed())).await.unwrap(), ShadowEnd::Stored);
+    assert_eq!(how(&store), 2, "FULL again, for the next episode");
+    store.close().await;
+}
+
+#[tokio::test]
 async fn what_does_not_fit_together_is_refused_whole() {
     let site = Site::file();
     let store = site.store();

@@ -141,7 +141,8 @@ impl EpisodeStore {
     }
 
     /// Ends a shadow run, or enters one that ended at once. The first outcome stands, so that a run may be ended twice.
-    /// Waits for the commit in both modes: nobody waits for a shadow.
+    /// Waits for the commit in both modes: nobody waits for a shadow. When the power goes, the last ends may be lost; the
+    /// next start ends such runs as dropped.
     ///
     /// # Errors
     /// When the run has no outcome, or is not stored, or not acknowledged within two seconds: then end it again.

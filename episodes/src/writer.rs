@@ -199,7 +199,11 @@ impl Writer {
 
     fn store(&mut self, batch: Vec<Waiting>) {
         metrics::histogram!("recast_episodes_batch_size").record(batch.len() as f64);
+        let unsynced = self.unsynced(&batch);
         let outcome = self.room().and_then(|()| self.commit(&batch));
+        if unsynced {
+            self.synchronous("FULL");
+        }
         let applied = match outcome {
             Ok(applied) => {
                 self.sweep = false;
@@ -234,6 +238,20 @@ impl Writer {
             self.link.after(&error, &mut self.connection)?;
             commit(&self.connection, writes, self.sweep).map_err(|error| NotStored::from(&error))
         })
+    }
+
+    /// Ends of shadow runs alone are not worth waiting for the disk, in which a live append would wait behind them: they
+    /// reach it with the next append. Says whether the connection was told not to wait.
+    fn unsynced(&self, batch: &[Waiting]) -> bool {
+        let strict = self.durability == Durability::Strict;
+        let ends = batch.iter().all(|waiting| matches!(waiting.write, Write::EndShadow(_)));
+        strict && ends && self.synchronous("NORMAL")
+    }
+
+    fn synchronous(&self, how: &str) -> bool {
+        let Some(file) = self.connection.file() else { return false };
+        let set = file.pragma_update(None, "synchronous", how);
+        set.inspect_err(|error| tracing::error!(%error, how, "the store's durability cannot be set")).is_ok()
     }
 
     fn room(&self) -> Result<(), NotStored> {
