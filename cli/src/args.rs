@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use recast_episodes::export::TagWanted;
 
 mod arena;
 mod datasets;
@@ -292,6 +293,9 @@ pub struct FilterArgs {
     /// Only those with this feedback
     #[arg(long, value_enum)]
     pub feedback: Option<FeedbackArg>,
+    /// Only those that the caller marked with this tag: NAME, or NAME=VALUE
+    #[arg(long)]
+    pub tag: Option<TagWanted>,
     /// Only those where a stage failed or was late; `--degraded=false` for the others
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub degraded: Option<bool>,

@@ -104,6 +104,7 @@ fn filter(args: &FilterArgs) -> anyhow::Result<ExportFilter> {
             FeedbackArg::Up => FeedbackWanted::Up,
             FeedbackArg::Down => FeedbackWanted::Down,
         }),
+        tag: args.tag.clone(),
     })
 }
 

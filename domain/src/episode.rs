@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -19,6 +21,9 @@ pub struct RequestFacts {
     pub conversation_id: Option<String>,
     /// The `x-request-id` of the exchange.
     pub request_id: String,
+    /// What the caller marked the request with, to find its episodes again: name and value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// A hit as an episode remembers it: the text that was shown and every score.

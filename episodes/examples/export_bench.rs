@@ -335,6 +335,7 @@ fn episode(number: u64) -> Result<Episode, Box<dyn std::error::Error>> {
             user_id: Some(format!("u-{}", mixed(number, 5) % 20_000)),
             conversation_id: Some(format!("c-{}", number / 4)),
             request_id: format!("r-{number:012}"),
+            tags: [("channel".to_owned(), "app".to_owned())].into(),
         },
         rewrite: rewrite(number, 10, RewriteSource::Local),
         prompt_hash: "7d0f3c".to_owned(),

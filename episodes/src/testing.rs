@@ -48,6 +48,7 @@ pub(crate) fn episode(tenant: &str, created_ms: i64) -> Episode {
             user_id: Some("u-1".to_owned()),
             conversation_id: None,
             request_id: "r-1".to_owned(),
+            tags: Default::default(),
         },
         rewrite: Rewrite {
             text: "胶原蛋白肽 孕妇禁忌".to_owned(),

@@ -1,5 +1,7 @@
 //! `/general_rag` on the wire: what a request may say, and what a reply says.
 
+use std::collections::BTreeMap;
+
 use recast_config::{LimitSettings, RetrievalSettings};
 use recast_domain::{
     Conversation, Degradation, EpisodeId, KbName, Legs, Metadata, PolicyId, RewriteSource, Role, Timings, Trace, Turn,
@@ -13,6 +15,10 @@ use utoipa::ToSchema;
 use crate::problem::{FieldError, Problem};
 
 const ID_CHARS: usize = 256;
+/// Tags of a request.
+const TAGS: usize = 16;
+/// Characters of a tag's name.
+const TAG_CHARS: usize = 64;
 
 /// A request as it came: JSON, with no field held against its meaning yet. Unknown fields are ignored; null is absent.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -59,6 +65,9 @@ pub struct RawRequest {
     /// The conversation.
     #[schema(value_type = Option<String>)]
     conversation_id: Option<Value>,
+    /// Marks by which the episode is found again, such as `{"channel": "app"}`: at most 16 texts by name.
+    #[schema(value_type = Option<Object>)]
+    tags: Option<Value>,
 }
 
 /// A request whose every field makes sense.
@@ -80,6 +89,8 @@ pub struct RagRequest {
     pub user_id: Option<String>,
     /// The conversation.
     pub conversation_id: Option<String>,
+    /// Marks by which the episode is found again.
+    pub tags: BTreeMap<String, String>,
 }
 
 impl RawRequest {
@@ -138,6 +149,7 @@ impl RawRequest {
             filters: faults.filters(self.filters, limits.filters),
             user_id: faults.text("user_id", self.user_id, ID_CHARS).filter(|id| !id.is_empty()),
             conversation_id: faults.text("conversation_id", self.conversation_id, ID_CHARS).filter(|id| !id.is_empty()),
+            tags: faults.tags(self.tags),
         };
         if faults.0.is_empty() { Ok(request) } else { Err(Problem::fields(faults.0)) }
     }
@@ -240,11 +252,38 @@ impl Faults {
         number.map(|number| number as f32)
     }
 
+    fn tags(&mut self, value: Option<Value>) -> BTreeMap<String, String> {
+        let given = match value {
+            None => return BTreeMap::new(),
+            Some(Value::Object(map)) if map.len() <= TAGS => map,
+            Some(Value::Object(_)) => {
+                self.add("tags", format!("has more than {TAGS} names"));
+                return BTreeMap::new();
+            }
+            Some(_) => {
+                self.add("tags", "must be an object {name: text}");
+                return BTreeMap::new();
+            }
+        };
+        let mut tags = BTreeMap::new();
+        for (name, value) in given {
+            // a filter writes name=value
+            let named = !name.is_empty() && !too_long(&name, TAG_CHARS) && !name.contains('=');
+            if !named {
+                let message = format!("a name must have 1 to {TAG_CHARS} characters and no =");
+                self.add(shown("tags", &name), message);
+            } else if let Some(text) = self.text(&shown("tags", &name), Some(value), ID_CHARS) {
+                tags.insert(name, text);
+            }
+        }
+        tags
+    }
+
     fn filters(&mut self, value: Option<Value>, max: usize) -> Vec<Filter> {
         let conditions: Vec<(String, Result<Filter, String>)> = match value {
             None => return Vec::new(),
             Some(Value::Object(map)) => {
-                map.into_iter().map(|(key, value)| (shown(&key), equals(&key, value))).collect()
+                map.into_iter().map(|(key, value)| (shown("filters", &key), equals(&key, value))).collect()
             }
             Some(Value::Array(items)) => {
                 let parse = |item| serde_json::from_value(item).map_err(|error: serde_json::Error| error.to_string());
@@ -270,8 +309,8 @@ impl Faults {
     }
 }
 
-fn shown(key: &str) -> String {
-    format!("filters.{}", key.chars().take(64).collect::<String>())
+fn shown(field: &str, key: &str) -> String {
+    format!("{field}.{}", key.chars().take(64).collect::<String>())
 }
 
 /// The short form of a condition: `key: value`, or `key: [value, ...]` for any of these.

@@ -49,6 +49,7 @@ fn every_fault_is_named() {
         "query": 1, "tenant_id": 2, "kb_name": "../x", "history": [{"role": "robot", "content": 1}, 3],
         "user_profile": [], "history_summary": "长".repeat(4001), "thought": {}, "top_k": 1.5, "score_threshold": 1.01,
         "rewritten_query": "长".repeat(501), "filters": {"a": null}, "user_id": 5, "conversation_id": false,
+        "tags": {"a": 1, "b=c": "x", "": "y", "d": "长".repeat(257), "good": "z"},
     });
     let faults = check(&body).unwrap_err();
     for field in [
@@ -67,9 +68,24 @@ fn every_fault_is_named() {
         "filters.a",
         "user_id",
         "conversation_id",
+        "tags.a",
+        "tags.b=c",
+        "tags.",
+        "tags.d",
     ] {
         assert!(faults.iter().any(|fault| fault == field), "{field} is not in {faults:?}");
     }
+}
+
+#[test]
+fn tags_are_texts_by_name() {
+    let tags = good(json!({"query": "x", "tags": {"渠道": "app", "版本": ""}})).tags;
+    assert_eq!(tags, [("渠道".to_owned(), "app".to_owned()), ("版本".to_owned(), String::new())].into());
+    let many: serde_json::Map<_, _> = (0..17).map(|number| (number.to_string(), json!("x"))).collect();
+    for wrong in [json!(many), json!(["app"]), json!("app")] {
+        assert_eq!(check(&json!({"query": "x", "tags": wrong})).unwrap_err(), ["tags"]);
+    }
+    assert!(good(json!({"query": "x", "tags": null})).tags.is_empty());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use recast_config::TenantProfile;
 use recast_domain::{Conversation, Episode, EpisodeHit, EpisodeId, RequestFacts, Rewrite, TenantId};
-use recast_episodes::{EpisodeError, EpisodeStore, redact_conversation, redact_rewrite};
+use recast_episodes::{EpisodeError, EpisodeStore, redact, redact_conversation, redact_rewrite};
 
 use crate::keys::now_ms;
 use crate::pipeline::Run;
@@ -30,6 +30,17 @@ impl<'a> Kept<'a> {
         Self { conversation: Cow::Owned(without), redact: true, changed }
     }
 
+    /// What may be kept of the request's tags.
+    fn tags(&self, request: &mut RequestFacts) {
+        if self.redact {
+            for value in request.tags.values_mut() {
+                if let Some(without) = redact(value) {
+                    *value = without;
+                }
+            }
+        }
+    }
+
     /// What may be kept of a rewrite of it.
     #[must_use]
     pub fn rewrite(&self, rewrite: &Rewrite) -> Rewrite {
@@ -43,8 +54,9 @@ impl<'a> Kept<'a> {
 
 /// The episode of a run.
 #[must_use]
-pub fn episode(id: EpisodeId, tenant: TenantId, kept: &Kept<'_>, request: RequestFacts, run: &Run) -> Episode {
+pub fn episode(id: EpisodeId, tenant: TenantId, kept: &Kept<'_>, mut request: RequestFacts, run: &Run) -> Episode {
     let trace = &run.trace;
+    kept.tags(&mut request);
     let rewrite = kept.rewrite(&trace.rewrite);
     Episode {
         id,

@@ -145,6 +145,7 @@ mod tests {
                 user_id: None,
                 conversation_id: Some(conversation.to_owned()),
                 request_id: "r".to_owned(),
+                tags: Default::default(),
             },
             rewrite: Rewrite::plain(rewrite, RewriteSource::Remote, PolicyId::remote()),
             prompt_hash: String::new(),

@@ -111,6 +111,8 @@ pub(crate) struct RequestText<'a> {
     pub conversation_id: Option<Text<'a>>,
     #[serde(borrow)]
     pub request_id: Text<'a>,
+    #[serde(borrow, default)]
+    pub tags: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -158,6 +160,8 @@ pub(crate) struct Body<'a> {
     pub timings: Timings,
     #[serde(borrow)]
     pub degraded: &'a RawValue,
+    #[serde(default)]
+    pub redacted: bool,
     #[serde(borrow, default)]
     pub experiment: Option<AssignmentText<'a>>,
 }

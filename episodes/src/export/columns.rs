@@ -29,6 +29,8 @@ pub const COLUMNS: &[Column] = columns! {
     kb_name: Word "", "The knowledge base that was searched." => |row| row.body.request.kb_name.as_str().into();
     top_k: Int "hits", "Hits that were asked for." => |row| row.body.request.top_k.into();
     score_threshold: Float "0 to 1", "Relevance below which hits are left out." => |row| row.body.request.score_threshold.into();
+    tags: Json "", "What the caller marked the request with: an object of texts; null where nothing." => |row| row.body.request.tags.map(|tags| tags.get()).into();
+    is_redacted: Bool "", "Whether identifiers were taken out before it was stored; such an episode cannot be replayed on-policy." => |row| row.body.redacted.into();
 
     query: Text "", "The question as it was typed." => |row| row.body.conversation.query.as_str().into();
     history: Json "", "Earlier turns, oldest first: a list of role (user, assistant) and content." => |row| row.body.conversation.history.get().into();

@@ -1,5 +1,8 @@
 //! Which episodes of a tenant are wanted.
 
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
 use recast_domain::{PolicyId, TenantId};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +21,51 @@ pub enum FeedbackWanted {
     Up,
     /// A thumb down.
     Down,
+}
+
+/// A tag that an episode must have: `name` with any value, or `name=value`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TagWanted {
+    name: String,
+    value: Option<String>,
+}
+
+impl FromStr for TagWanted {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        if name.is_empty() {
+            return Err("a tag is NAME or NAME=VALUE");
+        }
+        Ok(Self { name: name.to_owned(), value })
+    }
+}
+
+impl TryFrom<String> for TagWanted {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<TagWanted> for String {
+    fn from(TagWanted { name, value }: TagWanted) -> Self {
+        value.map_or_else(|| name.clone(), |value| format!("{name}={value}"))
+    }
+}
+
+impl TagWanted {
+    fn is_on(&self, row: &Row<'_>) -> bool {
+        let tags = row.body.request.tags.map(|tags| serde_json::from_str::<BTreeMap<String, String>>(tags.get()));
+        let Some(Ok(tags)) = tags else { return false };
+        tags.get(&self.name).is_some_and(|is| self.value.as_ref().is_none_or(|wanted| wanted == is))
+    }
 }
 
 /// Which episodes are wanted; everything that is given must hold. Whose they are is said beside it, never in it.
@@ -45,6 +93,9 @@ pub struct ExportFilter {
     /// With this feedback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub feedback: Option<FeedbackWanted>,
+    /// With this tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<TagWanted>,
 }
 
 impl ExportFilter {
@@ -54,15 +105,16 @@ impl ExportFilter {
         *self == Self::default()
     }
 
-    /// What SQL cannot say: feedback is counted beside the episode.
+    /// What SQL cannot say: feedback is counted beside the episode, tags are inside it.
     pub(crate) fn wants(&self, row: &Row<'_>) -> bool {
-        match self.feedback {
+        let heard = match self.feedback {
             None => true,
             Some(FeedbackWanted::Any) => row.feedback.count > 0,
             Some(FeedbackWanted::None) => row.feedback.count == 0,
             Some(FeedbackWanted::Up) => row.feedback.up > 0,
             Some(FeedbackWanted::Down) => row.feedback.down > 0,
-        }
+        };
+        heard && self.tag.as_ref().is_none_or(|tag| tag.is_on(row))
     }
 
     /// The statement is put together from fixed parts; whatever a caller gives is bound.

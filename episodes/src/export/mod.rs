@@ -31,7 +31,7 @@ mod tests;
 pub(crate) use body::RewriteText;
 pub use columns::{COLUMNS, dictionary};
 pub use error::ExportError;
-pub use filter::{ExportFilter, FeedbackWanted};
+pub use filter::{ExportFilter, FeedbackWanted, TagWanted};
 pub use job::{ExportRequest, Progress, export};
 pub use manifest::{FileEntry, Manifest, SCHEMA_VERSION};
 pub use output::{FileWriter, Format};

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use recast_domain::{EpisodeId, PolicyId, TenantId};
-use recast_episodes::export::{ExportFilter, FeedbackWanted, Format, page};
+use recast_episodes::export::{ExportFilter, FeedbackWanted, Format, TagWanted, page};
 use recast_episodes::{EpisodeError, LIST_MAX};
 use serde::Deserialize;
 use serde_json::json;
@@ -57,6 +57,9 @@ pub struct ExportBody {
     /// Only those with this feedback: any, none, up or down.
     #[schema(value_type = Option<String>)]
     feedback: Option<FeedbackWanted>,
+    /// Only those with this tag: a name, or name=value.
+    #[schema(value_type = Option<String>)]
+    tag: Option<TagWanted>,
 }
 
 /// Begins an export of the key's tenant.
@@ -91,6 +94,7 @@ pub async fn begin(State(app): State<Arc<App>>, request: Request) -> Result<Resp
         policy: wanted.policy,
         degraded: wanted.degraded,
         feedback: wanted.feedback,
+        tag: wanted.tag,
     };
     let shared = Arc::clone(&app);
     // it looks at folders
@@ -212,6 +216,7 @@ pub struct RowsWanted {
     policy: Option<PolicyId>,
     degraded: Option<bool>,
     feedback: Option<FeedbackWanted>,
+    tag: Option<TagWanted>,
 }
 
 /// A page of rows as JSON lines, oldest first: `GET /v1/episodes?format=jsonl`.
@@ -233,6 +238,7 @@ pub async fn rows(
         policy: wanted.policy,
         degraded: wanted.degraded,
         feedback: wanted.feedback,
+        tag: wanted.tag,
     };
     let after = match wanted.cursor.as_deref().filter(|cursor| !cursor.is_empty()) {
         Some(cursor) => Some(read_cursor(cursor, &tenant, &filter).ok_or_else(|| {

@@ -152,6 +152,7 @@ impl Task {
             user_id: wanted.user_id,
             conversation_id: wanted.conversation_id,
             request_id: request_id.0.to_string(),
+            tags: wanted.tags,
         };
         let kept = Kept::of(&profile, &conversation);
         let mut episode = recorder::episode(id, profile.id.clone(), &kept, facts, run);

@@ -122,6 +122,7 @@ mod tests {
                 user_id: None,
                 conversation_id: None,
                 request_id: String::new(),
+                tags: Default::default(),
             },
             rewrite: Rewrite::plain("改写", RewriteSource::PassThrough, PolicyId::pass_through()),
             prompt_hash: String::new(),

@@ -24,10 +24,16 @@ async fn an_export_is_made_shown_fetched_and_removed() {
     // an export opens the store by its name: the folder must stay
     let world = World::new();
     let site = world.open().await;
-    for _ in 0..3 {
-        assert_eq!(site.ask(&site.alpha, plain()).await.status, 200);
+    let mut tagged = plain();
+    tagged["tags"] = json!({"channel": "app"});
+    for body in [plain(), plain(), tagged] {
+        assert_eq!(site.ask(&site.alpha, body).await.status, 200);
     }
     site.ask(&site.beta, plain()).await;
+    for (tag, rows) in [("channel%3Dapp", 1), ("channel", 1), ("channel%3Dweb", 0)] {
+        let page = site.call("GET", &format!("/v1/episodes?format=jsonl&tag={tag}"), &site.alpha_admin, None).await;
+        assert_eq!((page.status.as_u16(), page.text.lines().count()), (200, rows), "{tag}: {}", page.text);
+    }
     let begun = site.call("POST", "/v1/exports", &site.alpha_admin, Some(json!({"format": "jsonl"}))).await;
     assert_eq!(begun.status, 202, "{}", begun.text);
     let id = begun.body["id"].as_str().unwrap().to_owned();
@@ -64,6 +70,7 @@ async fn what_makes_no_sense_is_refused_by_name() {
         (json!({"format": "csv", "tenant": "beta"}), "tenant"),
         (json!({"format": "csv", "from_ms": 5, "to_ms": 5}), "to_ms"),
         (json!({"format": "csv", "policy": "../x"}), "policy"),
+        (json!({"format": "csv", "tag": "=app"}), "NAME=VALUE"),
     ];
     for (body, named) in cases {
         let reply = site.call("POST", "/v1/exports", &site.alpha_admin, Some(body)).await;

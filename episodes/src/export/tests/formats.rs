@@ -179,6 +179,12 @@ fn filters_hold_together(site: &Site) {
     count(ExportFilter { feedback: Some(FeedbackWanted::None), ..all() }, &|n| n % 3 != 2);
     count(ExportFilter { feedback: Some(FeedbackWanted::Up), ..all() }, &|n| n % 3 == 2 && n.is_multiple_of(2));
     count(ExportFilter { feedback: Some(FeedbackWanted::Down), ..all() }, &|n| n % 3 == 2 && n % 2 == 1);
+    let tag = |text: &str| Some(text.parse().unwrap());
+    count(ExportFilter { tag: tag("渠道"), ..all() }, &|n| n.is_multiple_of(2));
+    count(ExportFilter { tag: tag("n=3"), degraded: Some(false), ..all() }, &|n| n % 10 == 8 && n % 7 != 3);
+    let quoted = ExportFilter { tag: tag("渠道=' OR 1=1 --"), ..all() };
+    assert_eq!(page(&reader, &tenant, &quoted, None, 10).unwrap().rows, 0);
+    assert!("=x".parse::<TagWanted>().is_err() && "".parse::<TagWanted>().is_err());
     let other = ExportFilter { policy: Some("remote".parse().unwrap()), ..all() };
     assert_eq!(page(&reader, &tenant, &other, None, 10).unwrap().rows, 0);
     let backwards = ExportFilter { from_ms: at(2), to_ms: at(1), ..all() };

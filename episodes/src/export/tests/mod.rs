@@ -52,6 +52,9 @@ fn nth(tenant: &str, number: u64) -> Episode {
     one.conversation.query = format!("{text}孕妇能喝吗{number}");
     one.conversation.history = vec![Turn { role: Role::User, content: text.to_owned() }; (number % 3) as usize];
     one.rewrite.text = text.to_owned();
+    if number.is_multiple_of(2) {
+        one.request.tags = [("渠道".to_owned(), text.to_owned()), ("n".to_owned(), (number % 5).to_string())].into();
+    }
     one.request.user_id = (number.is_multiple_of(2)).then(|| text.to_owned());
     one.timings = Timings { rewrite_us: number, embed_us: 2, search_us: 3, rerank_us: 4, total_us: 1000 + number };
     if number % 5 == 4 {

@@ -43,8 +43,9 @@ fn filters() -> impl Strategy<Value = ExportFilter> {
         policy,
         proptest::option::of(any::<bool>()),
         feedback,
+        word(&["n", "n=2", "渠道", "x=' OR tenant = 'b"]).prop_map(|tag| tag.map(|tag| tag.parse().unwrap())),
     );
-    parts.prop_map(|(from_ms, to_ms, experiment, arm, policy, degraded, feedback)| ExportFilter {
+    parts.prop_map(|(from_ms, to_ms, experiment, arm, policy, degraded, feedback, tag)| ExportFilter {
         from_ms,
         to_ms,
         experiment,
@@ -52,6 +53,7 @@ fn filters() -> impl Strategy<Value = ExportFilter> {
         policy,
         degraded,
         feedback,
+        tag,
     })
 }
 
