@@ -3,14 +3,17 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 /// How far shutdown has come, as connections see it.
@@ -61,11 +64,41 @@ pub async fn accept_loop(
             },
         }
     }
-    // Whoever is in the kernel's queue already believes to be connected: serve those too.
+    // Whoever is in the kernel's queue already believes to be connected: serve those too. Who would come between the last
+    // look and the end of the listener would be cut off, so nobody new is let in before.
+    if let Err(error) = refuse_newcomers(&listener) {
+        tracing::debug!(%error, "connections that open in this moment may be cut off");
+    }
+    tokio::time::sleep(HANDSHAKE).await;
     while let Some(Ok((stream, _))) = futures::FutureExt::now_or_never(listener.accept()) {
         let Ok(permit) = Arc::clone(&places).try_acquire_owned() else { return };
         start(stream, permit);
     }
+}
+
+/// How long a handshake that has begun may take.
+const HANDSHAKE: Duration = Duration::from_millis(50);
+/// How long a connection that was opened before the end, and has not asked for anything yet, may take to do so.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// Lets the kernel drop packets that would open a connection; their senders try again, and find the listener gone.
+#[cfg(target_os = "linux")]
+fn refuse_newcomers(listener: &TcpListener) -> std::io::Result<()> {
+    use socket2::SockFilter;
+    // Of the TCP header: load the byte of flags, keep SYN and ACK; SYN alone is dropped, the rest passes.
+    let filter = [
+        SockFilter::new(0x30, 0, 0, 13),
+        SockFilter::new(0x54, 0, 0, 0x12),
+        SockFilter::new(0x15, 0, 1, 0x02),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    socket2::SockRef::from(listener).attach_filter(&filter)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn refuse_newcomers(_: &TcpListener) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// Waits until shutdown has come this far; a sender that is gone counts as the end.
@@ -91,13 +124,26 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "nodelay was refused");
     }
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let (used, inner) = (Arc::new(AtomicBool::new(false)), TowerToHyperService::new(router));
+    let asked = Arc::clone(&used);
+    let service = service_fn(move |request| {
+        asked.store(true, Ordering::Relaxed);
+        inner.call(request)
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = reached(&mut phase, Phase::Draining) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // its client is about to ask; the reply says that the connection ends
+            let used = used.load(Ordering::Relaxed);
+            match if used { None } else { timeout(FIRST_REQUEST, connection.as_mut()).await.ok() } {
+                Some(ended) => ended,
+                None => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {
