@@ -236,6 +236,7 @@ async fn what_is_not_sound_is_refused_and_what_served_goes_on() {
     assert!(!refused.status.success() && said.contains("lora_alpha"), "{said}");
     publish(&world, "alpha", "one", 0.05);
     publish(&world, "alpha", "torn", 0.05);
+    publish(&world, "alpha", "wild", 1e30);
     let server = world.serve();
     let client = reqwest::Client::new();
     assert_eq!(promote(&server, &admin, "one", 0).await.status, 200);
@@ -247,6 +248,11 @@ async fn what_is_not_sound_is_refused_and_what_served_goes_on() {
     std::fs::write(&file, bytes).expect("weights");
     let reply = promote(&server, &admin, "torn", 1).await;
     assert!(reply.status >= 400 && reply.status < 500, "{} {:?}", reply.status, reply.body);
+    // sound as a file, and no rewriter: the pointer stays where it was
+    let reply = promote(&server, &admin, "wild", 1).await;
+    assert_eq!((reply.status, &reply.body["code"]), (422, &json!("policy_unsound")), "{:?}", reply.body);
+    let state = server.get(&client, &admin, "/v1/policies").await.body;
+    assert_eq!((&state["active"]["policy"], &state["active"]["version"]), (&json!("one"), &json!(1)), "{state}");
     assert_eq!(server.ask(&client, &admin, &question(1)).await.body["policy"], "one");
     // and after a kill the last good one serves again
     server.kill();

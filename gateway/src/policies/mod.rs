@@ -31,8 +31,14 @@ use crate::pipeline::Pipeline;
 const RETRY: Duration = Duration::from_secs(60);
 const REASON_CHARS: usize = 300;
 
-/// Identities of versions that failed to load, when, and why.
-type Failed = HashMap<String, (Instant, String)>;
+/// What was loaded or failed to, beside what serves.
+#[derive(Default)]
+struct Loading {
+    /// Identities of versions that failed to load, when, and why.
+    failed: HashMap<String, (Instant, String)>,
+    /// A version that is about to be made the active one.
+    ready: Option<(Scope, Arc<Version>)>,
+}
 
 /// What serves, as one snapshot.
 #[derive(Default)]
@@ -71,7 +77,7 @@ pub struct Policies {
     rewriter: RewriterSettings,
     base: Arc<Ladder>,
     served: ArcSwap<Served>,
-    loading: Mutex<Failed>,
+    loading: Mutex<Loading>,
     every: Duration,
     trials: Trials,
 }
@@ -207,20 +213,35 @@ impl Policies {
         }
     }
 
+    /// Loads and tries a version before the pointer is moved to it; the next [`Self::refresh`] takes it over.
+    ///
+    /// # Errors
+    /// In words, when it is not sound, does not load, or fails the trial.
+    pub async fn prepare(&self, scope: &Scope, policy: &PolicyId) -> Result<(), String> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let mut loading = self.loading.lock().await;
+        // a person asks: what failed a moment ago may be mended
+        loading.failed.clear();
+        let before = self.served.load_full();
+        let version = self.version(store, scope, policy, (&before, &mut loading)).await?;
+        loading.ready = Some((scope.clone(), version));
+        Ok(())
+    }
+
     /// Brings what serves in line with the store. Engines are loaded beside the ones that serve; whoever has one keeps
     /// it to the end of the request.
     pub async fn refresh(&self) {
         let Some(store) = &self.store else { return };
-        let mut failed = self.loading.lock().await;
-        failed.retain(|_, (then, _)| then.elapsed() < RETRY);
+        let mut loading = self.loading.lock().await;
+        loading.failed.retain(|_, (then, _)| then.elapsed() < RETRY);
         let before = self.served.load_full();
         let mut next = Served::default();
-        let mut scopes = store.scopes().unwrap_or_default();
+        let mut scopes = on_disk(store, PolicyStore::scopes).await.unwrap_or_default();
         if !scopes.contains(&Scope::Everyone) {
             scopes.push(Scope::Everyone);
         }
         for scope in scopes {
-            match self.active(store, &scope, &before, &mut failed).await {
+            match self.active(store, &scope, &before, &mut loading).await {
                 Ok(Some(version)) => {
                     next.active.insert(scope.clone(), version);
                 }
@@ -231,7 +252,7 @@ impl Policies {
                 }
             }
             let active = next.active.get(&scope).cloned();
-            match self.candidate(store, &scope, active, (&before, &mut failed)).await {
+            match self.candidate(store, &scope, active, (&before, &mut loading)).await {
                 Ok(candidate) => next.candidates.extend(candidate.map(|one| (scope, Arc::new(one)))),
                 Err(problem) => {
                     next.faults.push((scope.clone(), problem.clone()));
@@ -239,6 +260,7 @@ impl Policies {
                 }
             }
         }
+        loading.ready = None;
         for (scope, problem) in next.problems.iter().filter(|problem| !before.problems.contains(problem)) {
             metrics::counter!("recast_policy_load_failures_total").increment(1);
             tracing::error!(%scope, problem, "a policy cannot be served; what served before it does");
@@ -259,21 +281,25 @@ impl Policies {
         store: &PolicyStore,
         scope: &Scope,
         before: &Served,
-        failed: &mut Failed,
+        loading: &mut Loading,
     ) -> Result<Option<Arc<Version>>, (String, Option<Arc<Version>>)> {
         let kept = || before.active.get(scope).cloned();
-        let active = store.active(scope).map_err(|error| (format!("{scope}: {error}"), kept()))?;
+        let of = scope.clone();
+        let active = on_disk(store, move |store| store.active(&of)).await;
+        let active = active.map_err(|error| (format!("{scope}: {error}"), kept()))?;
         let Some(current) = active.current else { return Ok(None) };
-        if let Some(version) = before.find(scope, &current.identity) {
-            return Ok(Some(version));
+        let known = before.all(scope).chain(loading.ready(scope)).find(|version| version.identity == current.identity);
+        if let Some(version) = known {
+            return Ok(Some(Arc::clone(version)));
         }
-        let failure = match store.load_active(scope) {
-            Ok(Some(policy)) => match self.load(&policy, failed).await {
+        let of = scope.clone();
+        let failure = match on_disk(store, move |store| store.load_active(&of)).await {
+            Ok(Some(policy)) => match self.load(&policy, loading).await {
                 Ok(version) => return Ok(Some(version)),
                 Err(error) => error,
             },
             Ok(None) => return Ok(None),
-            Err(error) => error.to_string(),
+            Err(error) => error,
         };
         let problem = format!("{scope}: {} is not served: {failure}", current.policy);
         if let Some(version) = kept() {
@@ -281,8 +307,9 @@ impl Policies {
         }
         // after a restart nothing is loaded yet: the one before it, if it is sound
         let Some(previous) = active.previous else { return Err((problem, None)) };
-        let fallback = match store.load(scope, &previous.policy) {
-            Ok(policy) if policy.identity == previous.identity => self.load(&policy, failed).await.ok(),
+        let of = scope.clone();
+        let fallback = match on_disk(store, move |store| store.load(&of, &previous.policy)).await {
+            Ok(policy) if policy.identity == previous.identity => self.load(&policy, loading).await.ok(),
             _ => None,
         };
         Err((problem, fallback))
@@ -294,21 +321,24 @@ impl Policies {
         store: &PolicyStore,
         scope: &Scope,
         active: Option<Arc<Version>>,
-        (before, failed): (&Served, &mut Failed),
+        (before, loading): (&Served, &mut Loading),
     ) -> Result<Option<Candidate>, String> {
-        let gate = store.gate(scope).map_err(|error| format!("{scope}: {error}"))?;
+        let of = scope.clone();
+        let gate = on_disk(store, move |store| store.gate(&of)).await.map_err(|error| format!("{scope}: {error}"))?;
         let tried = |stage| matches!(stage, Stage::Shadow | Stage::Canary { .. } | Stage::Watched);
         let Some(gate) = gate.filter(|gate| tried(gate.stage())) else { return Ok(None) };
         let (stage, canary) = (gate.stage(), gate.canary());
         if stage != Stage::Watched {
-            let version = self.version(store, scope, gate.policy(), (before, failed)).await?;
+            let version = self.version(store, scope, gate.policy(), (before, loading)).await?;
             return Ok(Some(Candidate { version, incumbent: active, stage, canary }));
         }
         // promoted: it is the active one, and is held against the one before it, which stays loaded
         let Some(version) = active.filter(|version| &version.policy == gate.policy()) else { return Ok(None) };
-        let previous = store.active(scope).map_err(|error| format!("{scope}: {error}"))?.previous;
-        let incumbent = match previous {
-            Some(previous) => Some(self.version(store, scope, &previous.policy, (before, failed)).await?),
+        let of = scope.clone();
+        let active =
+            on_disk(store, move |store| store.active(&of)).await.map_err(|error| format!("{scope}: {error}"))?;
+        let incumbent = match active.previous {
+            Some(previous) => Some(self.version(store, scope, &previous.policy, (before, loading)).await?),
             None => None,
         };
         Ok(Some(Candidate { version, incumbent, stage, canary }))
@@ -319,41 +349,59 @@ impl Policies {
         store: &PolicyStore,
         scope: &Scope,
         policy: &PolicyId,
-        (before, failed): (&Served, &mut Failed),
+        (before, loading): (&Served, &mut Loading),
     ) -> Result<Arc<Version>, String> {
         // a name is used once and a policy never changes: what is loaded under it need not be read and hashed again
-        if let Some(version) = before.all(scope).find(|version| version.policy == *policy) {
-            return Ok(Arc::clone(version));
+        let mut all = before.all(scope).chain(loading.ready(scope));
+        let known = all.find(|version| version.policy == *policy).cloned();
+        drop(all);
+        if let Some(version) = known {
+            return Ok(version);
         }
         let words = |error: String| format!("{scope}: {policy} is not tried: {error}");
-        let verified = store.load(scope, policy).map_err(|error| words(error.to_string()))?;
-        self.load(&verified, failed).await.map_err(words)
+        let (of, name) = (scope.clone(), policy.clone());
+        let verified = on_disk(store, move |store| store.load(&of, &name)).await.map_err(words)?;
+        self.load(&verified, loading).await.map_err(words)
     }
 
     /// Loads a version; one that failed is left alone for a while.
-    async fn load(&self, policy: &VerifiedPolicy, failed: &mut Failed) -> Result<Arc<Version>, String> {
-        if let Some((_, why)) = failed.get(&policy.identity) {
+    async fn load(&self, policy: &VerifiedPolicy, loading: &mut Loading) -> Result<Arc<Version>, String> {
+        if let Some((_, why)) = loading.failed.get(&policy.identity) {
             return Err(why.clone());
         }
         let loaded = Version::load(&self.rewriter, &self.base, policy).await;
         loaded.map(Arc::new).map_err(|why| {
             // an engine's error may carry a trace of its own inside
             let why: String = why.lines().next().unwrap_or_default().chars().take(REASON_CHARS).collect();
-            failed.insert(policy.identity.clone(), (Instant::now(), why.clone()));
+            loading.failed.insert(policy.identity.clone(), (Instant::now(), why.clone()));
             why
         })
     }
 }
 
 impl Served {
-    /// An engine that is loaded already, in whatever role.
-    fn find(&self, scope: &Scope, identity: &str) -> Option<Arc<Version>> {
-        self.all(scope).find(|version| version.identity == identity).cloned()
-    }
-
+    /// Engines of a scope that are loaded already, in whatever role.
     fn all(&self, scope: &Scope) -> impl Iterator<Item = &Arc<Version>> {
         let candidate = self.candidates.get(scope);
         let tried = candidate.into_iter().flat_map(|one| [Some(&one.version), one.incumbent.as_ref()]).flatten();
         self.active.get(scope).into_iter().chain(tried)
+    }
+}
+
+impl Loading {
+    fn ready(&self, scope: &Scope) -> impl Iterator<Item = &Arc<Version>> {
+        self.ready.iter().filter(move |(of, _)| of == scope).map(|(_, version)| version)
+    }
+}
+
+/// Looks at the store where that may block: a large adapter takes a while to hash.
+async fn on_disk<T: Send + 'static>(
+    store: &PolicyStore,
+    look: impl FnOnce(&PolicyStore) -> recast_policies::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    let store = store.clone();
+    match tokio::task::spawn_blocking(move || look(&store)).await {
+        Ok(looked) => looked.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }

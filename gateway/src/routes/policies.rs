@@ -92,6 +92,13 @@ pub async fn promote(
     let (store, owner) = owned(&app, &head.headers)?;
     let policy = policy(path)?;
     let wanted = read(&json_bytes(&head.headers, body, BODY).await?)?;
+    // the damage or the mistake is told before anything else is asked of it
+    let (at, of, name) = (store.clone(), owner.clone(), policy.clone());
+    on_disk(move || at.load(&of, &name)).await?;
+    // what does not load or does not rewrite must not be what the next start finds active
+    app.policies.prepare(&owner, &policy).await.map_err(|why| {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "policy_unsound", format!("nothing was moved: {why}"))
+    })?;
     let (at, of) = (store.clone(), owner.clone());
     let moved = on_disk(move || at.promote(&of, &policy, wanted.expected_version, &wanted.reason, at_ms())).await;
     reply(&app, &store, &owner, moved).await
