@@ -18,6 +18,8 @@ const SERVER: &str = "RECAST_TEST_POSTGRES";
 pub(crate) struct Site {
     folder: tempfile::TempDir,
     place: Place,
+    /// The place in words that [`place_of`] understands.
+    address: String,
     /// Where the place is a schema of its own: the database, and the name.
     schema: Option<(ServerUrl, String)>,
 }
@@ -25,7 +27,8 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn file() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { place: Place::File(folder.path().join("e.db")), folder, schema: None }
+        let path = folder.path().join("e.db");
+        Self { address: path.display().to_string(), place: Place::File(path), folder, schema: None }
     }
 
     /// `None` where no server is given: the test is skipped, and says so.
@@ -44,16 +47,19 @@ impl Site {
         let database = ServerUrl::parse(&address).unwrap();
         command(&database, &format!("CREATE SCHEMA {name}"));
         let joint = if address.contains('?') { '&' } else { '?' };
-        let place =
-            ServerUrl::parse(&format!("{address}{joint}application_name={name}&options=-c%20search_path%3D{name}"))
-                .unwrap();
+        let address = format!("{address}{joint}application_name={name}&options=-c%20search_path%3D{name}");
         let folder = tempfile::tempdir().unwrap();
-        Some(Self { folder, place: Place::Server(place), schema: Some((database, name)) })
+        Some(Self { folder, place: place_of(&address), address, schema: Some((database, name)) })
     }
 
     /// Where the store lies.
     pub(crate) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// Where the store lies, for another process.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// A folder for whatever else the test writes.
@@ -108,6 +114,15 @@ impl Site {
     pub(crate) fn command(&self, sql: &str) {
         let Place::Server(url) = &self.place else { return };
         command(url, sql);
+    }
+}
+
+/// The place of an address: a path, or a URL.
+pub(crate) fn place_of(address: &str) -> Place {
+    if address.starts_with("postgres") {
+        Place::Server(ServerUrl::parse(address).unwrap())
+    } else {
+        Place::File(address.into())
     }
 }
 
