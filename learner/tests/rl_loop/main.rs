@@ -1,6 +1,7 @@
 //! The loop over rewards: it learns, it goes on where it was, and it stops where it must.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+mod noise;
 mod toy;
 
 use std::collections::BTreeMap;
