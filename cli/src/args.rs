@@ -409,6 +409,9 @@ pub struct TrainArgs {
     /// With sft: a file of `recast datasets build` to learn from beside the tenants' own dialogues; may be given again
     #[arg(long)]
     pub dataset: Vec<PathBuf>,
+    /// With sft: a rewriter whose own rewrites of the train dialogues are learned, in the place of the gold ones
+    #[arg(long)]
+    pub distil: Option<PathBuf>,
     /// Where the model folders go
     #[arg(long, default_value = "models")]
     pub out: PathBuf,

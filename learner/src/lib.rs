@@ -12,6 +12,7 @@ mod corpus;
 mod curriculum;
 mod curve;
 mod dataset;
+mod distil;
 mod error;
 mod lexical;
 mod mentions;
@@ -34,6 +35,7 @@ pub use corpus::{Corpus, TenantData, TenantTraining, TrainingData, searched_text
 pub use curriculum::{Curriculum, Example};
 pub use curve::{Curve, CurvePoint};
 pub use dataset::{DatasetFit, dataset_fit};
+pub use distil::Distilled;
 pub use error::{LearnError, Result};
 pub use lexical::LexicalIndex;
 pub use mentions::{Form, Mentions, Piece};

@@ -17,6 +17,7 @@ use crate::checkpoint::Checkpoints;
 use crate::contrastive::{ContrastiveObjective, RankingValidation};
 use crate::corpus::{Corpus, TrainingData};
 use crate::curriculum::{Curriculum, Shares, random};
+use crate::distil::Distilled;
 use crate::error::{LearnError, Result};
 use crate::names::NameMaker;
 use crate::pairs::{PairMaker, PairSettings};
@@ -82,9 +83,13 @@ struct Prepared {
     names: NameMaker,
 }
 
-fn prepare(settings: &TrainSettings, base: Option<&Path>) -> Result<Prepared> {
+fn prepare(settings: &TrainSettings, base: Option<&Path>, teacher: Option<&Path>) -> Result<Prepared> {
     let mut corpus = Corpus::load(&settings.data)?;
     corpus.add_datasets(settings)?;
+    if let Some(teacher) = teacher {
+        let Distilled { taught, dropped } = corpus.distil(teacher, settings.seed)?;
+        tracing::info!(taught, dropped, "the teacher has rewritten the train dialogues");
+    }
     let data = corpus.training()?;
     let shared = settings.out.join(TOKENIZER_FOLDER).join(TOKENIZER);
     let tokenizer = match base {
@@ -136,7 +141,7 @@ impl Prepared {
 /// # Errors
 /// Where the data or the model folder are at fault.
 pub fn copying_practice(settings: &TrainSettings, base: &Path) -> Result<(Curriculum, RewriteValidation)> {
-    let prepared = prepare(settings, Some(base))?;
+    let prepared = prepare(settings, Some(base), None)?;
     let training = &settings.rewriter;
     let shares = Shares {
         swapped: 1.0,
@@ -172,14 +177,15 @@ fn rewriter(
     settings: &TrainSettings,
     observe: Observer<'_>,
 ) -> Result<TrainReport> {
-    let prepared = prepare(settings, training.base.as_deref())?;
+    let prepared = prepare(settings, training.base.as_deref(), training.taught_by.as_deref())?;
     let device = Device::Cpu;
     let (config, weights, prompt) = match &training.base {
         Some(base) => {
             let folder = ModelFolder::open(base)?;
             let (config, weights) = (folder.config().clone(), folder.network(&device)?.weights().clone());
-            if training.grow {
-                let larger = prepared.config(training.shape, config.max_position_embeddings, true);
+            let larger = prepared.config(training.shape, config.max_position_embeddings, true);
+            // a base of that size goes on as it is
+            if training.grow && config.hidden_size < larger.hidden_size {
                 let weights = grow(&weights, &config, &larger, settings.seed, &device)?;
                 (larger, weights, folder.manifest().prompt)
             } else {
@@ -251,7 +257,7 @@ fn halved(weights: &Weights) -> Result<Weights> {
 /// As [`train_rewriter`].
 pub fn train_embedder(settings: &TrainSettings, observe: Observer<'_>) -> Result<TrainReport> {
     let training = &settings.embedder;
-    let prepared = prepare(settings, training.base.as_deref())?;
+    let prepared = prepare(settings, training.base.as_deref(), None)?;
     let (encoder, pairs) = encoder_and_pairs(&prepared, settings, training)?;
     let validation = RankingValidation::new(&prepared.corpus);
     let objective = ContrastiveObjective::new(encoder, pairs, validation, training.scale, settings.workers);
@@ -275,7 +281,7 @@ pub fn train_embedder(settings: &TrainSettings, observe: Observer<'_>) -> Result
 /// As [`train_rewriter`].
 pub fn train_reranker(settings: &TrainSettings, observe: Observer<'_>) -> Result<TrainReport> {
     let training = &settings.reranker;
-    let prepared = prepare(settings, training.base.as_deref())?;
+    let prepared = prepare(settings, training.base.as_deref(), None)?;
     let (encoder, pairs) = encoder_and_pairs(&prepared, settings, training)?;
     let validation = RankingValidation::new(&prepared.corpus);
     let objective = LateObjective::new(encoder, pairs, validation, training.scale, settings.workers);

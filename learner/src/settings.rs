@@ -86,6 +86,8 @@ pub struct RewriterTraining {
     pub lora: Option<(usize, f64)>,
     /// Whether the weights are written in 16 bits.
     pub half: bool,
+    /// A rewriter whose own rewrites are learned, in the place of the gold ones.
+    pub taught_by: Option<PathBuf>,
 }
 
 /// The training of an encoder: embedder or reranker.
@@ -154,6 +156,7 @@ impl TrainSettings {
             grow: false,
             lora: None,
             half: false,
+            taught_by: None,
         };
         Self {
             data: data.to_owned(),

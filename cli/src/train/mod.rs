@@ -36,6 +36,10 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
             fit.added, fit.held_out
         ));
     }
+    if args.distil.is_some() && args.what != TrainWhat::Sft {
+        bail!("--distil goes with `train sft`: it is the rewriter that learns from a larger one");
+    }
+    settings.rewriter.taught_by.clone_from(&args.distil);
     settings.minutes = args.minutes;
     settings.resume = args.resume;
     settings.rewriter.base.clone_from(&args.base);
