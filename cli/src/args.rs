@@ -412,6 +412,9 @@ pub struct TrainArgs {
     /// With sft: a rewriter whose own rewrites of the train dialogues are learned, in the place of the gold ones
     #[arg(long)]
     pub distil: Option<PathBuf>,
+    /// Temperature at which they are drawn
+    #[arg(long, default_value_t = 0.6, requires = "distil")]
+    pub distil_temperature: f64,
     /// Where the model folders go
     #[arg(long, default_value = "models")]
     pub out: PathBuf,

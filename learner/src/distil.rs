@@ -1,5 +1,5 @@
-//! A student learns from what a teacher writes, sampled at temperature 1, in the place of the gold rewrites: the shares
-//! of the teacher's ways of saying it are kept, and with them the variety that learning from rewards needs.
+//! A student learns from what a teacher writes, in the place of the gold rewrites. They are sampled, so that some of the
+//! teacher's ways of saying it are kept, and with them the variety that learning from rewards needs.
 use std::path::Path;
 
 use candle_core::Device;
@@ -24,12 +24,12 @@ pub struct Distilled {
 }
 
 impl Corpus {
-    /// Puts the rewrites of the model in `teacher` in the place of the train dialogues' gold ones. The same seed gives the
-    /// same rewrites. Other splits stay as they are.
+    /// Puts rewrites of the model in `teacher`, drawn at `temperature`, in the place of the train dialogues' gold ones. The
+    /// same seed gives the same rewrites. Other splits stay as they are.
     ///
     /// # Errors
     /// Where the folder holds no rewriter, or the network fails.
-    pub fn distil(&mut self, teacher: &Path, seed: u64) -> Result<Distilled> {
+    pub fn distil(&mut self, teacher: &Path, temperature: f64, seed: u64) -> Result<Distilled> {
         let folder = ModelFolder::open(teacher)?;
         let (model, renderer) = (folder.network(&Device::Cpu)?, folder.renderer()?);
         let mut done = Distilled::default();
@@ -39,8 +39,7 @@ impl Corpus {
             for (place, dialogue) in tenant.dialogues.iter().enumerate() {
                 if dialogue.split == Split::Train {
                     let conversation = dialogue.conversation();
-                    let input =
-                        PromptInput { tenant: &id, system_prompt: &system_prompt, conversation: &conversation };
+                    let input = PromptInput { tenant: &id, system_prompt: &system_prompt, conversation: &conversation };
                     asked.push((place, renderer.render(&input)?.ids));
                 }
             }
@@ -49,7 +48,7 @@ impl Corpus {
             for (number, part) in asked.chunks(TOGETHER).enumerate() {
                 let prompts: Vec<&[u32]> = part.iter().map(|(_, ids)| ids.as_slice()).collect();
                 let settings = SamplerSettings {
-                    temperature: 1.0,
+                    temperature,
                     top_p: 1.0,
                     max_new_tokens: renderer.settings().max_new_tokens,
                     end: renderer.end(),
@@ -119,7 +118,7 @@ mod tests {
         teacher(dir.path());
         let mut corpus = Corpus { tenants: vec![tenant()] };
         let before = corpus.clone();
-        let done = corpus.distil(dir.path(), 3).unwrap();
+        let done = corpus.distil(dir.path(), 1.0, 3).unwrap();
         let train = |corpus: &Corpus| corpus.tenants[0].split(Split::Train).cloned().collect::<Vec<_>>();
         assert_eq!((done.taught, done.taught + done.dropped), (train(&corpus).len(), train(&before).len()));
         assert!(done.taught > 0, "{done:?}");
@@ -133,8 +132,8 @@ mod tests {
             assert_eq!(of(&corpus), of(&before));
         }
         let mut again = before.clone();
-        again.distil(dir.path(), 3).unwrap();
+        again.distil(dir.path(), 1.0, 3).unwrap();
         assert_eq!(train(&again), train(&corpus), "a run that goes on sees the same rewrites");
-        assert!(before.clone().distil(&dir.path().join("none"), 3).is_err());
+        assert!(before.clone().distil(&dir.path().join("none"), 1.0, 3).is_err());
     }
 }

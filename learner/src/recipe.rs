@@ -83,11 +83,11 @@ struct Prepared {
     names: NameMaker,
 }
 
-fn prepare(settings: &TrainSettings, base: Option<&Path>, teacher: Option<&Path>) -> Result<Prepared> {
+fn prepare(settings: &TrainSettings, base: Option<&Path>, teacher: Option<(&Path, f64)>) -> Result<Prepared> {
     let mut corpus = Corpus::load(&settings.data)?;
     corpus.add_datasets(settings)?;
-    if let Some(teacher) = teacher {
-        let Distilled { taught, dropped } = corpus.distil(teacher, settings.seed)?;
+    if let Some((teacher, temperature)) = teacher {
+        let Distilled { taught, dropped } = corpus.distil(teacher, temperature, settings.seed)?;
         tracing::info!(taught, dropped, "the teacher has rewritten the train dialogues");
     }
     let data = corpus.training()?;
@@ -177,7 +177,8 @@ fn rewriter(
     settings: &TrainSettings,
     observe: Observer<'_>,
 ) -> Result<TrainReport> {
-    let prepared = prepare(settings, training.base.as_deref(), training.taught_by.as_deref())?;
+    let teacher = training.taught_by.as_deref().map(|teacher| (teacher, training.taught_at));
+    let prepared = prepare(settings, training.base.as_deref(), teacher)?;
     let device = Device::Cpu;
     let (config, weights, prompt) = match &training.base {
         Some(base) => {

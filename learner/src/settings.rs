@@ -88,6 +88,9 @@ pub struct RewriterTraining {
     pub half: bool,
     /// A rewriter whose own rewrites are learned, in the place of the gold ones.
     pub taught_by: Option<PathBuf>,
+    /// Temperature at which the teacher writes them. Below 1 the student is surer than the teacher, and a sample of its
+    /// own is worth more when it learns from rewards; at 1 it keeps all of the teacher's doubt.
+    pub taught_at: f64,
 }
 
 /// The training of an encoder: embedder or reranker.
@@ -157,6 +160,7 @@ impl TrainSettings {
             lora: None,
             half: false,
             taught_by: None,
+            taught_at: 0.6,
         };
         Self {
             data: data.to_owned(),
