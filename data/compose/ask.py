@@ -34,10 +34,11 @@ class Profile:
         self.group.questions = questions
 
 
-def attach(aspects, table):
+def attach(aspects, table, split=""):
     """Reads a question table: `@key`, `a answer`, `g words / short / sentences / also`, then its `a answer` and questions.
 
-    A question `q => words; words` is a group of its own, with only those words for its rewrites."""
+    A question `q => words; words` is a group of its own, with only those words for its rewrites. With `split`, no other
+    split uses the table's questions."""
     by_key = {aspect.key: aspect for aspect in aspects}
     aspect = group = None
     for line in table.strip().splitlines():
@@ -52,8 +53,9 @@ def attach(aspects, table):
             group = Group(line[2:])
             aspect.groups.append(group)
         else:
-            only = {"t ": "test", "v ": "val"}.get(line[:2], "")
-            question, _, own = (line[2:] if only else line).partition(" => ")
+            held = {"t ": "test", "v ": "val"}.get(line[:2], "")
+            question, _, own = (line[2:] if held else line).partition(" => ")
+            only = held or split
             if own:  # narrower than its group: no other wording of the group may stand for it
                 special = Group(f"{own} / {own}")
                 special.also, special.answers = group.also, group.answers
@@ -66,3 +68,13 @@ def attach(aspects, table):
         counts = (len(marks), marks.count("test"), marks.count("val"))
         if counts[0] < 14 or counts[1] < 4 or counts[2] < 2 or len(each.answers) < 2:
             raise SystemExit(f"aspect {each.key}: {counts} phrasings/test/val, {len(each.answers)} answers: add some")
+
+
+def widen(frames, profiles, kind, more):
+    """Adds the frames and the questions about a profile of a `more_*` table, for training alone."""
+    for name, others in getattr(more, "FRAMES", {}).items():
+        frames[name] = frames[name] + [(frame, "train") for frame in others]
+    for profile in profiles:
+        if profile.kind == kind:
+            own = more.PROFILE_QUESTIONS.get(profile.aspect, [])
+            profile.group.questions = profile.group.questions + [(question, "train") for question in own]

@@ -1,6 +1,8 @@
 """Validate every line of data/<tenant>/*; prints `file:line: problem` and exits 1 when there is one."""
+import difflib
 import json
 import os
+import re
 import sys
 
 sys.dont_write_bytecode = True
@@ -12,7 +14,9 @@ PASSAGE = {"id", "doc_id", "title", "text", "source", "metadata"}
 DIALOGUE = {"id", "conversation_id", "split", "history", "query", "user_profile", "history_summary", "thought",
             "gold_rewrites", "relevant", "query_type"}
 TYPES = ("general", "technical", "compliance")
-PLAN = {"train": 950, "val": 130, "test": 220}
+PLAN = {"train": 3300, "val": 130, "test": 220}
+# How like two phrasings may be, as difflib counts.
+ALIKE = 0.85
 problems = []
 
 
@@ -124,12 +128,33 @@ def check_holds(tenant, said):
             expect(entity.hold in ("", split), place, f"{entity.name} is for {entity.hold} only")
 
 
+def bare(question):
+    """A phrasing without particles and marks."""
+    return re.sub(r"[吗呢啊吧呀么嘛，。？?！ 、,]", "", question)
+
+
+def check_phrasings(tenant):
+    """No phrasing that training alone uses is like one that training may not use."""
+    vocab = __import__(f"vocab_{tenant}")
+    for aspects in vocab.ASPECTS.values():
+        asked = [question for aspect in aspects for group in aspect.groups for question in group.questions]
+        held = [bare(question) for question, only in asked if only in ("test", "val")]
+        for question, only in asked:
+            if only == "train":
+                matcher = difflib.SequenceMatcher(b=bare(question))
+                for other in held:
+                    matcher.set_seq1(other)
+                    alike = matcher.quick_ratio() >= ALIKE and matcher.ratio() >= ALIKE
+                    expect(not alike, tenant, f"{question} is for training alone and like {other}, which is held out")
+
+
 def main():
     """Check the tenants named, or all."""
     for tenant in sys.argv[1:] or TENANTS:
         ids, names = check_passages(tenant)
         said = check_dialogues(tenant, ids, names)
         check_holds(tenant, said)
+        check_phrasings(tenant)
     print("\n".join(problems) if problems else "every line is valid")
     sys.exit(1 if problems else 0)
 

@@ -4,15 +4,16 @@ import re
 
 from text import expand, glue, say, units
 
-COUNTS = {"test": 220, "val": 130, "train": 950}
+COUNTS = {"test": 220, "val": 130, "train": 3300}
 KINDS = [("ellipsis", 35), ("switch", 12), ("reference", 12), ("distractor", 10),
          ("profile", 8), ("summary", 8), ("standalone", 10), ("slang", 5)]
-MAX_UNITS, USUAL_UNITS, MAX_GOLD = 140, 98, 22
+MAX_UNITS, USUAL_UNITS, MAX_GOLD, MAX_THOUGHT = 140, 98, 22, 20
 
 
-def same_meaning(group, one, other):
+def same_meaning(group, one, other, split):
     """Whether a question of the group asks the same of both entities (an allergy, say, must carry over)."""
-    texts = group.words + group.short + group.sentences + [q for q, _ in group.questions]
+    texts = group.words + group.short + group.sentences
+    texts += [q for q, only in group.questions if only != "train" or split == "train"]
     slots = {slot for text in texts for slot in re.findall(r"{(\w+)}", text)} - {"E", "v", "u"}
     return all(one.facts[slot] == other.facts[slot] for slot in slots)
 
@@ -160,7 +161,7 @@ class Composer:
         second = self.other(entity)
         other = self.mention(second)
         if kind == "switch":
-            if not same_meaning(group, entity, second):
+            if not same_meaning(group, entity, second, self.split):
                 return None
             template = rng.choice(group.open_to(self.split))
             q = say(template, entity.facts, rng)
@@ -185,7 +186,7 @@ class Composer:
         own = [f for f, only in pairs if only == self.split]
         if own and self.split != "train" and self.rng.random() < 0.4:
             return own
-        return [f for f, only in pairs if only == ""]
+        return [f for f, only in pairs if only == "" or (only == self.split == "train")]
 
     def follow_up(self, row):
         """The next question of the same conversation, about the same entity."""
@@ -204,7 +205,8 @@ class Composer:
             row["summary"] = expand(rng.choice(v.RECAPS), rng)
         if rng.random() < 0.30:
             short = say(row["group"].short[0], row["entity"].facts, rng)
-            row["thought"] = expand(rng.choice(v.THOUGHTS), rng).format(s=short)
+            thought = expand(rng.choice(v.THOUGHTS), rng).format(s=short)
+            row["thought"] = thought if len(thought) <= MAX_THOUGHT else ""
         return row
 
     def size(self, row):

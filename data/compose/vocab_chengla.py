@@ -2,7 +2,8 @@
 import random
 
 import hand_chengla as hand  # noqa: F401  (read by passages.py and dialogues.py)
-from ask import Aspect, Profile, attach
+import more_chengla as more
+from ask import Aspect, Profile, attach, widen
 from ask_chengla import FRAMES, PROFILE_TABLE, QUESTIONS
 from passages import Entity, parse_member
 
@@ -139,8 +140,10 @@ LABELS = [("outline", "教学大纲与课时", "讲什么", "课程大纲", "tec
           ("replay", "回放终端与教材", "回放和讲义", "服务说明", "technical")]
 ASPECTS = {"course": [Aspect(*row, TEMPLATES[row[0]]) for row in LABELS]}
 attach(ASPECTS["course"], QUESTIONS)
+attach(ASPECTS["course"], more.QUESTIONS, "train")
 globals().update(FRAMES)
 PROFILES = [Profile("course", *row) for row in PROFILE_TABLE]
+widen(globals(), PROFILES, "course", more)
 
 
 def entities():

@@ -2,7 +2,8 @@
 import random
 
 import hand_fivedoctors as hand  # noqa: F401  (read by passages.py and dialogues.py)
-from ask import Aspect, Profile, attach
+import more_fivedoctors as more
+from ask import Aspect, Profile, attach, widen
 from ask_fivedoctors import FRAMES, PROFILE_TABLE, QUESTIONS
 from passages import Entity, parse_member
 
@@ -158,10 +159,12 @@ LABELS = [("usage", "食用方法与推荐用量", "吃法", "产品说明书", 
           ("approval", "批准文号与生产检验", "资质", "资质档案", "compliance")]
 ASPECTS = {"product": [Aspect(*row, TEMPLATES[row[0]]) for row in LABELS]}
 attach(ASPECTS["product"], QUESTIONS)
+attach(ASPECTS["product"], more.QUESTIONS, "train")
 globals().update(FRAMES)
 
 
 PROFILES = [Profile("product", *row) for row in PROFILE_TABLE]
+widen(globals(), PROFILES, "product", more)
 
 
 def entities():

@@ -2,7 +2,9 @@
 import random
 
 import hand_superstream as hand  # noqa: F401  (read by passages.py and dialogues.py)
-from ask import Aspect, Profile, attach
+import more_superstream_fund
+import more_superstream_rule
+from ask import Aspect, Profile, attach, widen
 from ask_superstream import FRAMES, PROFILE_TABLE, QUESTIONS
 from passages import Entity, parse_member
 
@@ -164,10 +166,14 @@ RULE_LABELS = [("amount", "限额与费率", "额度", "ATO guidance", "complian
                ("calc", "计算方法", "怎么算", "compliance manual", "technical"), ("change", "年度变更", "变化", "bulletin", "general"), ("report", "申报渠道", "申报", "compliance manual", "technical")]
 ASPECTS = {"fund": [Aspect(*row, FUND_TEMPLATES[row[0]]) for row in FUND_LABELS],
            "rule": [Aspect(*row, RULE_TEMPLATES[row[0]]) for row in RULE_LABELS]}
+MORE = {"fund": more_superstream_fund, "rule": more_superstream_rule}
 for kind, aspects in ASPECTS.items():
     attach(aspects, QUESTIONS[kind])
+    attach(aspects, MORE[kind].QUESTIONS, "train")
 globals().update(FRAMES)
 PROFILES = [Profile(*row) for row in PROFILE_TABLE]
+for kind, more in MORE.items():
+    widen(globals(), PROFILES, kind, more)
 
 
 def entities():
