@@ -20,7 +20,7 @@ async fn asked_in(mut world: World, steps: &str) -> (World, Server, String) {
     let model = repository().join("models/rewriter");
     world.set("REWRITER__KIND", "local").set("REWRITER__MODEL", &model.display().to_string());
     world.set("LEARNER__MIN_QUESTIONS", "20").set("LEARNER__STEPS", steps);
-    world.set("LEARNER__QUESTIONS", "2").set("LEARNER__GROUP", "4");
+    world.set("LEARNER__QUESTIONS", "3").set("LEARNER__GROUP", "6");
     let keys: Vec<String> = TENANTS.iter().map(|tenant| format!("{tenant}={}", world.key(tenant, "train"))).collect();
     let asker = world.key("alpha", "serve");
     let server = world.serve();

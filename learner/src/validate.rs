@@ -56,10 +56,12 @@ pub struct RewriteReport {
 }
 
 impl RewriteReport {
-    /// The figures by name; `score` is the mean of what must work: wording, new names, new characters.
+    /// The figures by name; `score` is the mean of what must work: wording, names, new names, new characters. The wording
+    /// counts by how likely a gold token is: a question has several gold rewrites, and equalling one of them is luck.
     #[must_use]
     pub fn figures(&self) -> BTreeMap<String, f64> {
-        let score = (self.exact + self.entity + self.entity_unseen_names + self.entity_unseen_characters) / 4.0;
+        let wording = (-self.gold_loss).exp();
+        let score = (wording + self.entity + self.entity_unseen_names + self.entity_unseen_characters) / 4.0;
         let list = [
             ("score", score),
             ("exact", self.exact),

@@ -42,6 +42,8 @@ pub struct MonitorSettings {
     pub least_entropy_share: f64,
     /// Multiple of the entropy at the start beyond which it ends.
     pub most_entropy_share: f64,
+    /// Entropy in nats a token that is never too much.
+    pub harmless_entropy: f64,
     /// Shares of invalid, copied and repeated completions beyond which it ends.
     pub most_invalid: f64,
     /// As `most_invalid`, of copies of the query.
@@ -70,6 +72,7 @@ impl Default for MonitorSettings {
             most_approx_kl: 0.1,
             least_entropy_share: 0.1,
             most_entropy_share: 3.0,
+            harmless_entropy: 1.0,
             most_invalid: 0.5,
             most_copied: 0.95,
             most_duplicate: 0.95,
@@ -199,7 +202,8 @@ impl Monitors {
             let reason = format!("the entropy fell from {first:.3} to {:.3} nats a token", m.entropy);
             return alarm(Action::Halt, "entropy_collapse", reason);
         }
-        if m.entropy > settings.most_entropy_share * first {
+        // a policy that was very sure at the start may well get three times as unsure
+        if m.entropy > (settings.most_entropy_share * first).max(settings.harmless_entropy) {
             let reason = format!("the entropy rose from {first:.3} to {:.3} nats a token", m.entropy);
             return alarm(Action::Halt, "entropy_explosion", reason);
         }
@@ -308,6 +312,15 @@ mod tests {
             let found = after_some_steps().after(&metrics, &settings()).unwrap();
             assert_eq!((found.name.as_str(), found.action), (name, action));
         }
+    }
+
+    #[test]
+    fn a_sure_policy_may_become_less_sure() {
+        let mut monitors = Monitors::default();
+        assert_eq!(monitors.after(&StepMetrics { entropy: 0.17, ..healthy() }, &settings()), None);
+        assert_eq!(monitors.after(&StepMetrics { entropy: 0.9, ..healthy() }, &settings()), None);
+        let found = monitors.after(&StepMetrics { entropy: 1.1, ..healthy() }, &settings()).unwrap();
+        assert_eq!(found.name, "entropy_explosion");
     }
 
     #[test]
