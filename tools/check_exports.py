@@ -131,6 +131,25 @@ def snippets():
         exec(code, scope)
         assert len(scope["rows"]) > 0, f"the snippet {name} finds nothing"
         print(f"the snippet {name} runs: {len(scope['rows'])} rows")
+    forgetting()
+
+
+def forgetting():
+    """Runs the guide's statement that takes erased episodes out of an export that somebody keeps."""
+    with open(GUIDE, encoding="utf-8") as file:
+        (statement,) = re.findall(r"```sql\n(.*?)```", file.read(), re.S)
+    for name, path in (("export/", f"{WORK}/parquet/"), ("erased.jsonl", f"{WORK}/erased.jsonl"),
+                       ("clean.parquet", f"{WORK}/clean.parquet")):
+        assert name in statement, f"the guide's statement does not name {name}"
+        statement = statement.replace(name, path)
+    ids = duckdb.sql(f"SELECT episode_id FROM read_parquet('{WORK}/parquet/**/*.parquet')").df()["episode_id"].tolist()
+    gone = ids[::7]
+    with open(f"{WORK}/erased.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"episode_id": one, "erased_ms": 0}) + "\n" for one in gone)
+    duckdb.sql(statement)
+    left = set(pd.read_parquet(f"{WORK}/clean.parquet")["episode_id"])
+    assert left == set(ids) - set(gone), "the guide's statement keeps other rows than it should"
+    print(f"the statement about erased episodes leaves {len(left)} of {len(ids)} rows")
 
 
 def main():
