@@ -190,7 +190,7 @@ impl RlSettings {
             Algorithm::ReMax => (AdvantageKind::Baseline, clip(0.2, 0.2), Aggregation::TokenMean),
         };
         let critic = matches!(algorithm, Algorithm::Ppo | Algorithm::PpoBandit).then_some(CriticSettings {
-            learning_rate: 1e-2,
+            learning_rate: 3e-3,
             gamma: 1.0,
             lambda: 1.0,
             range: 0.5,
