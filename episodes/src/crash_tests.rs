@@ -21,8 +21,9 @@ const KILLS: Option<&str> = option_env!("RECAST_TEST_KILLS");
 /// The child: this test binary again, told to run only this. Writes the id of each acknowledged episode to stderr.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn crash_child() {
-    let Ok(address) = std::env::var(CHILD_STORE) else { return };
-    let store = Arc::new(EpisodeStore::open(place_of(&address), &settings(Durability::Strict)).unwrap());
+    let Some(address) = std::env::var_os(CHILD_STORE) else { return };
+    let store =
+        Arc::new(EpisodeStore::open(place_of(&address.to_string_lossy()), &settings(Durability::Strict)).unwrap());
     let tasks: Vec<_> = (0..16)
         .map(|_| {
             let store = Arc::clone(&store);
