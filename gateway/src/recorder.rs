@@ -33,11 +33,9 @@ impl<'a> Kept<'a> {
     /// What may be kept of the request's tags.
     fn tags(&self, request: &mut RequestFacts) {
         if self.redact {
-            for value in request.tags.values_mut() {
-                if let Some(without) = redact(value) {
-                    *value = without;
-                }
-            }
+            let clean = |text: String| redact(&text).unwrap_or(text);
+            let tags = std::mem::take(&mut request.tags);
+            request.tags = tags.into_iter().map(|(name, value)| (clean(name), clean(value))).collect();
         }
     }
 

@@ -40,8 +40,8 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         bail!("--distil goes with `train sft`: it is the rewriter that learns from a larger one");
     }
     settings.rewriter.taught_by.clone_from(&args.distil);
-    if args.distil_temperature.is_nan() || args.distil_temperature <= 0.0 {
-        bail!("--distil-temperature is {}: it must be above 0", args.distil_temperature);
+    if !(args.distil_temperature.is_finite() && args.distil_temperature > 0.0) {
+        bail!("--distil-temperature is {}: it must be a number above 0", args.distil_temperature);
     }
     settings.rewriter.taught_at = args.distil_temperature;
     settings.minutes = args.minutes;

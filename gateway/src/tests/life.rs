@@ -98,7 +98,7 @@ async fn a_tenant_that_wants_it_has_identifiers_taken_out_of_all_that_is_kept() 
     let body = json!({
         "query": "胶原蛋白肽饮 打13800138000找我", "user_profile": "邮箱 a.b@qq.com",
         "history": [{"role": "user", "content": "加我微信xiao_wang88"}],
-        "tags": {"caller": "13900139000"},
+        "tags": {"caller": "13900139000", "13700137000": "x"},
     });
     let mut stored = Vec::new();
     for (key, tenant) in [(&site.alpha, "alpha"), (&site.beta, "beta")] {
@@ -116,7 +116,7 @@ async fn a_tenant_that_wants_it_has_identifiers_taken_out_of_all_that_is_kept() 
     }
     let [(redacted, alpha), (plain, beta)] = <[_; 2]>::try_from(stored).unwrap();
     assert!(redacted && !plain);
-    for id in ["13800138000", "a.b@qq.com", "xiao_wang88", "0412", "13900139000"] {
+    for id in ["13800138000", "a.b@qq.com", "xiao_wang88", "0412", "13900139000", "13700137000"] {
         assert!(!alpha.contains(id), "{id} in {alpha}");
         assert!(beta.contains(id), "{id} not in {beta}");
     }
